@@ -1,0 +1,44 @@
+"""Robustness claims about pruned networks as pytest cases: judged, gated, reported.
+
+Names that need torch are loaded when they are first used, so that ``import pytest_prunerob`` imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pytest_prunerob.cells import Cell, cells
+from pytest_prunerob.claims import within
+from pytest_prunerob.flips import flips
+from pytest_prunerob.plans import autoattack, fgsm, fmn, pgd
+from pytest_prunerob.reported import axis, table
+
+if TYPE_CHECKING:
+    from pytest_prunerob.checkpoints import load_reference, load_state
+    from pytest_prunerob.datasets import Dataset
+    from pytest_prunerob.subjects import Model
+
+__all__ = [
+    "Cell",
+    "Dataset",
+    "Model",
+    "autoattack",
+    "axis",
+    "cells",
+    "fgsm",
+    "flips",
+    "fmn",
+    "load_reference",
+    "load_state",
+    "pgd",
+    "table",
+    "within",
+]
+_LAZY = {"Dataset": "datasets", "Model": "subjects", "load_reference": "checkpoints", "load_state": "checkpoints"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'pytest_prunerob' has no attribute {name!r}")
+    return getattr(import_module(f"pytest_prunerob.{_LAZY[name]}"), name)

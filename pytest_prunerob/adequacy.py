@@ -1,0 +1,343 @@
+"""Could an attack have broken this subject at all? Indicators on a few probe samples (design 4.3).
+
+Survival proves nothing where the attack could not work, so a finding blocks every verdict that leans on survival:
+``error`` for good, ``inconclusive`` until the cause is mended.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pytest_prunerob.errors import DatasetError, ModelError
+from pytest_prunerob.subjects import as_logits, is_exported
+
+__all__ = ["INDICATORS", "PROBES", "Finding", "Level", "audit"]
+
+Level = Literal["error", "inconclusive"]
+
+PROBES = 64
+# Samples that are also forwarded one by one; same-size batches show coupling for all of them. Ours.
+ALONE = 8
+# Largest change of logits, relative to their spread, that rounding explains: with the same batch size the same
+# kernels run, another size may choose others. Ours: healthy float32 networks stay below 1e-5, BatchNorm in train mode
+# is near 1.
+SAME_SIZE = 1e-4
+OTHER_SIZE = 1e-3
+# The same in units of the coarsest precision in use, for half-precision and TF32 networks. Ours.
+SAME_SIZE_ULPS = 8
+OTHER_SIZE_ULPS = 32
+# Relative step of TF32, which CUDA may use for float32: 10 bits of mantissa.
+TF32_EPS = 2.0**-10
+# A second forward may differ by this many units of rounding of the largest logit. Ours: leaves room for atomics.
+REPEAT_ULPS = 16
+# Row sums within this share of their mean count as constant: 100 × softmax in bfloat16 stays within 0.4 %. Ours.
+ROW_SUM = 1e-2
+# Rounding below 0 and above 1 that a probability may show. Ours.
+UNIT_SLACK = 1e-3
+# Chance of so few correct probes if the declared accuracy were true. Ours: once in a million healthy audits.
+ACCURACY_LEVEL = 1e-6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason why survival may not count: the indicator that fired, how bad, and one sentence on what to do."""
+
+    indicator: str
+    level: Level
+    message: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the indicators look at; ``logits`` and ``again`` are two forwards of ``x``."""
+
+    module: nn.Module
+    x: Tensor
+    y: Tensor
+    classes: int
+    exported: bool
+    declared_accuracy: float | None
+    logits: Tensor
+    again: Tensor
+
+    @property
+    def finite(self) -> bool:
+        """Whether all logits on the clean probes are numbers."""
+        return bool(self.logits.isfinite().all())
+
+
+def audit(
+    module: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    classes: int,
+    exported: bool,
+    declared_accuracy: float | None = None,
+) -> tuple[Finding, ...]:
+    """Findings on the first 64 of the probes ``x: (N, C, H, W) in [0, 1]`` with labels ``y: (N,)``, worst cases first.
+
+    Args:
+        module: the subject, on the device of ``x``; its state and the global random state are left as they were.
+        x: clean inputs.
+        y: their labels.
+        classes: classes of the dataset.
+        exported: whether exported programs are in the subject, whose train flags mean nothing.
+        declared_accuracy: clean accuracy that somebody stated for it, a share in [0, 1].
+
+    Raises:
+        DatasetError: no probes. ModelError: a declared accuracy outside [0, 1].
+    """
+    if len(x) == 0 or len(x) != len(y):
+        raise DatasetError(f"{len(x)} probe inputs and {len(y)} labels: give as many labels as inputs, at least one")
+    if declared_accuracy is not None and not 0 <= declared_accuracy <= 1:
+        raise ModelError(f"declared accuracy {declared_accuracy!r}: give a share in [0, 1], such as 0.943")
+    x, y = x[:PROBES].detach(), y[:PROBES]
+    mode = _train_mode(module, exported)
+    before = (mode,) if mode else ()
+    try:
+        with _untouched(module, x.device):
+            logits, again = _forward(module, x), _forward(module, x)
+            probe = Probe(module, x, y, classes, exported, declared_accuracy, logits, again)
+            found = [indicator(probe) for indicator in INDICATORS.values()]
+    except torch.OutOfMemoryError:
+        if len(x) == 1:
+            raise
+        half = len(x) // 2
+        return audit(
+            module, x[:half], y[:half], classes=classes, exported=exported, declared_accuracy=declared_accuracy
+        )
+    except Exception as error:
+        return (*before, Finding("forward", "error", f"the model raises on clean inputs: {_text(error)}"))
+    return (*before, *(finding for finding in found if finding is not None))
+
+
+def _train_mode(module: nn.Module, exported: bool) -> Finding | None:
+    graphs = [part for part in module.modules() if exported and is_exported(part)]
+    skipped = {id(part) for graph in graphs for part in graph.modules()}
+    on = [name or "the model" for name, part in module.named_modules() if part.training and id(part) not in skipped]
+    if not on:
+        return None
+    names = ", ".join(on[:3]) + (f" and {len(on) - 3} more" if len(on) > 3 else "")
+    return Finding("train-mode", "error", f"in train mode: {names}; call .eval() on the model where it is made")
+
+
+def _non_finite(probe: Probe) -> Finding | None:
+    bad = int((~probe.logits.isfinite()).any(dim=1).sum())
+    if not bad:
+        return None
+    return Finding(
+        "non-finite",
+        "error",
+        f"NaN or infinite logits on {bad} of {len(probe.x)} clean probes: check the weights and the input scaling",
+    )
+
+
+def _class_count(probe: Probe) -> Finding | None:
+    k = probe.logits.shape[1]
+    if k == probe.classes:
+        return None
+    return Finding(
+        "class-count",
+        "error",
+        f"the model has {k} logits, the dataset {probe.classes} classes: give the model that belongs to the dataset",
+    )
+
+
+def _batch_coupling(probe: Probe) -> Finding | None:
+    """Each probe beside other neighbours, in another place, and alone must get the logits it got first."""
+    if not probe.finite or not bool(probe.again.isfinite().all()):
+        return None
+    x, base = probe.x, probe.logits
+    eps = _precision(probe)
+    spread = float((base - base.mean(dim=1, keepdim=True)).abs().max())
+    size = float(base.abs().max())
+    noise = 10 * float((probe.again - base).abs().max())
+
+    def limit(share: float, ulps: int) -> float:
+        return max(share, ulps * eps) * spread + ulps * torch.finfo(base.dtype).eps * size + noise
+
+    same = limit(SAME_SIZE, SAME_SIZE_ULPS)
+    other = limit(OTHER_SIZE, OTHER_SIZE_ULPS)
+    rows = torch.arange(len(x), device=x.device)
+    for parity in (0, 1):
+        kept = rows % 2 == parity
+        mixed = torch.where(kept.view(-1, *[1] * (x.ndim - 1)), x, 1 - x.roll(1, 0))
+        if bool(kept.any()) and _differs(_forward(probe.module, mixed)[kept], base[kept], same):
+            return _coupled("other neighbours in the batch")
+    if _differs(_forward(probe.module, x.flip(0)).flip(0), base, same):
+        return _coupled("another order of the batch")
+    for i in range(min(ALONE, len(x))):
+        try:
+            alone = _forward(probe.module, x[i : i + 1])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            return Finding("batch-coupling", "error", f"the model fails on a single sample: {_text(error)}")
+        if _differs(alone, base[i : i + 1], other):
+            return _coupled("a batch of one")
+    return None
+
+
+def _coupled(change: str) -> Finding:
+    return Finding(
+        "batch-coupling",
+        "error",
+        f"a sample's logits change with {change}: remove what mixes samples (BatchNorm on batch statistics, "
+        "per-batch quantisation or normalisation)",
+    )
+
+
+def _gradient(probe: Probe) -> Finding | None:
+    """A gradient of the logits with respect to the input must exist, whatever its size."""
+    x = probe.x.clone().requires_grad_(True)
+    gradient: Tensor | None = None
+    try:
+        with torch.enable_grad():
+            logits = as_logits(probe.module(x), samples=len(x))
+            if logits.requires_grad:
+                # Unequal weights: the plain sum of probabilities has no gradient.
+                weights = torch.linspace(1, 2, logits.shape[1], device=logits.device, dtype=logits.dtype)
+                (gradient,) = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return Finding("gradient", "error", f"the model raises when the input asks for a gradient: {_text(error)}")
+    if gradient is None:
+        return Finding(
+            "gradient",
+            "error",
+            "the logits have no gradient with respect to the input: remove .detach(), torch.no_grad() or the detour "
+            "through numpy from the forward",
+        )
+    bad = int((~gradient.flatten(1).isfinite()).any(dim=1).sum())
+    if bad and probe.finite:
+        return Finding(
+            "gradient",
+            "inconclusive",
+            f"NaN or infinite input gradients on {bad} of {len(x)} clean probes: gradient attacks stop there",
+        )
+    return None
+
+
+def _repeatable(probe: Probe) -> Finding | None:
+    if not probe.finite:
+        return None
+    limit = REPEAT_ULPS * torch.finfo(probe.logits.dtype).eps * float(probe.logits.abs().max())
+    if not _differs(probe.again, probe.logits, limit):
+        return None
+    worst = float((probe.again - probe.logits).abs().max())
+    return Finding(
+        "repeatable",
+        "inconclusive",
+        f"two forwards of the same inputs differ by up to {worst:.2g}: switch the randomness off, or evaluate with the "
+        "randomised version of the attack",
+    )
+
+
+def _probabilities(probe: Probe) -> Finding | None:
+    """Outputs all ≥ 0 and (all ≤ 1 or of constant row sum): softmax, sigmoid and scaled copies of them.
+
+    Losses on such outputs saturate, so that attacks lose their gradients (Carlini & Wagner 2017; Croce & Hein 2020).
+    Log-probabilities are negative and harmless.
+    """
+    logits = probe.logits.double()
+    if not probe.finite or float(logits.min()) < -UNIT_SLACK:
+        return None
+    sums = logits.sum(dim=1)
+    constant = len(sums) > 1 and bool(((sums - sums.mean()).abs() <= ROW_SUM * sums.mean()).all())
+    if float(logits.max()) > 1 + UNIT_SLACK and not constant:
+        return None
+    seen = f"all in [{float(logits.min()):.3g}, {float(logits.max()):.3g}]" + ", of constant sum" * constant
+    return Finding(
+        "probabilities",
+        "inconclusive",
+        f"the outputs look like probabilities ({seen}): return the logits before softmax or sigmoid",
+    )
+
+
+def _clean_accuracy(probe: Probe) -> Finding | None:
+    """One-sided exact binomial test of the declared accuracy."""
+    p, n = probe.declared_accuracy, len(probe.x)
+    if p is None:
+        return None
+    correct = int((probe.logits.argmax(dim=1).cpu() == probe.y.cpu()).sum())
+    chance = math.fsum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(correct + 1))
+    if chance >= ACCURACY_LEVEL:
+        return None
+    return Finding(
+        "clean-accuracy",
+        "error",
+        f"{correct} of {n} clean probes are classified correctly, {p:.1%} accuracy was declared: check the "
+        "normalisation (missing, double, 0-255), the class order and the weights",
+    )
+
+
+Indicator = Callable[[Probe], Finding | None]
+#: Every indicator that needs forwards; the train mode is looked up before the first one.
+INDICATORS: dict[str, Indicator] = {
+    "non-finite": _non_finite,
+    "class-count": _class_count,
+    "batch-coupling": _batch_coupling,
+    "gradient": _gradient,
+    "repeatable": _repeatable,
+    "probabilities": _probabilities,
+    "clean-accuracy": _clean_accuracy,
+}
+
+
+def _forward(module: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return as_logits(module(x.clone()), samples=len(x))
+
+
+def _differs(a: Tensor, b: Tensor, limit: float) -> bool:
+    return a.shape != b.shape or not bool(((a - b).abs() <= limit).all())
+
+
+def _precision(probe: Probe) -> float:
+    """Relative step of the coarsest floating type that the forward goes through."""
+    dtypes = {t.dtype for t in (probe.logits, *probe.module.parameters()) if t.is_floating_point()}
+    tf32 = probe.x.is_cuda and torch.float32 in dtypes
+    return max([float(torch.finfo(dtype).eps) for dtype in dtypes] + [TF32_EPS] * tf32)
+
+
+def _text(error: Exception) -> str:
+    line = (str(error).strip() or "no message").splitlines()[0]
+    return line if isinstance(error, ModelError) else f"{type(error).__name__}: {line}"
+
+
+@contextmanager
+def _untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put back what a forward may change: buffers, attributes, and the global random states."""
+    parts = list(module.modules())
+    attributes = [dict(vars(part)) for part in parts]
+    registered = [dict(part._buffers) for part in parts]
+    contents = [(b, b.detach().clone()) for b in module.buffers()]
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (global state of the user's model)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002 (as above)
+        with torch.no_grad():
+            for buffer, content in contents:
+                if buffer.shape != content.shape:
+                    buffer.data = content
+                elif not torch.equal(buffer, content):
+                    buffer.copy_(content)
+        for part, attribute, buffers in zip(parts, attributes, registered, strict=True):
+            vars(part).clear()
+            vars(part).update(attribute)
+            part._buffers.clear()
+            part._buffers.update(buffers)

@@ -1,0 +1,150 @@
+"""Auto-PGD (Croce & Hein 2020, arXiv:2003.01690; L1: Croce & Hein 2021, arXiv:2103.01208) from pyautoattack."""
+
+from __future__ import annotations
+
+import logging
+import math
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_prunerob.attacks.attack import Attack, Model, Settings, seed
+from pytest_prunerob.oracle import Oracle
+
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+# Rows up to which several targets are attacked in one call: few rows cost the overhead of an iteration, not their own
+# work. As many as a micro-batch has, so that they fit where that fits (ours).
+STACKED_ROWS = 250
+_LOG = logging.getLogger("pytest_prunerob.pyautoattack")
+
+
+def _library(model: Model, settings: Settings, device: torch.device) -> Any:
+    from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+
+    stage = settings.stage
+    params = dict(stage.params)
+    shared = {
+        "n_restarts": stage.integer("restarts"),
+        "n_iter": stage.integer("steps"),
+        "verbose": False,
+        "eps": settings.radius,
+        "norm": NORMS[settings.norm],
+        "eot_iter": 1,
+        "rho": float(Fraction(str(params["rho"]))),
+        "seed": settings.seed,
+        "device": device,
+        "use_largereps": "schedule" in params,
+        "logger": _LOG,
+    }
+    if "targets" in params:
+        return APGDAttack_targeted(model, n_target_classes=stage.integer("targets"), **shared)
+    return APGDAttack(model, loss=stage.attack.removeprefix("apgd-"), **shared)
+
+
+def _perturb(model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
+    returned: Tensor = _library(model, settings, x.device).perturb(x, y)
+    return returned
+
+
+def _single(attack: Any, x: Tensor, y: Tensor, start: Tensor | None = None) -> None:
+    """One restart of the library's loop; with the L1 schedule, a third of the steps each at 3ε, 2ε and ε."""
+    if not attack.use_largereps:
+        attack.attack_single_run(x, y, x_init=start)
+        return
+    early = math.ceil(0.3 * attack.n_iter_orig)
+    radii = [factor * attack.eps_orig for factor in (3.0, 2.0, 1.0)]
+    attack.decr_eps_pgd(x, y, radii, [early, early, attack.n_iter_orig - 2 * early])
+
+
+def _drive_untargeted(oracle: Oracle, settings: Settings) -> None:
+    attack = _library(oracle, settings, oracle.x.device)
+    attack.init_hyperparam(oracle.x)
+    seed(settings)
+    for _ in range(attack.n_restarts):
+        rows = oracle.survivors()
+        if not len(rows):
+            return
+        with oracle.call(rows):
+            _single(attack, oracle.x[rows], oracle.y[rows])
+
+
+def _drive_targeted(oracle: Oracle, settings: Settings) -> None:
+    """One run per target class, several targets stacked into one call where few samples are left.
+
+    ``view`` are the samples that the library itself would still attack. A stacked call draws the random starts of its
+    targets as the library would if none of them broke a sample; after the first target that does, the random state is
+    set back to behind that target and the later ones are run again. What they broke in between stays broken.
+    """
+    attack = _library(oracle, settings, oracle.x.device)
+    attack.init_hyperparam(oracle.x)
+    seed(settings)
+    ranks = list(range(2, attack.n_target_classes + 2))
+    view, stack = oracle.survivors(), 1
+    while ranks and len(view) and not bool(oracle.broken[view].all()):
+        room = 1 if attack.use_largereps else max(1, STACKED_ROWS // len(view))
+        group = ranks[: min(stack, room)]
+        first = _stacked(attack, oracle, view, group)
+        if first is None:
+            ranks, stack = ranks[len(group) :], len(ranks)
+        else:
+            index, broken = first
+            ranks, stack = ranks[index + 1 :], 1 if index == 0 else 2
+            view = view[~broken]
+        if oracle.errors:
+            view = view[~torch.isin(view, torch.tensor(list(oracle.errors), device=view.device))]
+
+
+def _stacked(attack: Any, oracle: Oracle, view: Tensor, group: list[int]) -> tuple[int, Tensor] | None:
+    """Attack the ``view`` samples towards each rank of ``group``; the first index that broke any, and which ones."""
+    x, y, n = oracle.x[view], oracle.y[view], len(group)
+    ranking = oracle.clean[view].sort(dim=1)[1]
+    attack.y_target = torch.cat([ranking[:, -rank] for rank in group])
+    starts, states = [], []
+    if n > 1:
+        for _ in group:
+            starts.append(_start(attack, x))
+            states.append(_random_state())
+    with oracle.call(view, repeats=n) as call:
+        _single(attack, x.repeat(n, 1, 1, 1), y.repeat(n), torch.cat(starts) if starts else None)
+    broken = call.broken.view(n, -1)
+    hit = broken.any(1).nonzero().flatten()
+    index = int(hit[0]) if len(hit) else n - 1
+    if states:
+        _restore(states[index])
+    return (index, broken[index]) if len(hit) else None
+
+
+def _start(attack: Any, x: Tensor) -> Tensor:
+    """A random start as the library draws it: a point on the sphere of radius ε (Linf, L2)."""
+    draw = (2 * torch.rand(x.shape) - 1 if attack.norm == "Linf" else torch.randn(x.shape)).to(x.device)
+    start: Tensor = x + attack.eps * torch.ones_like(x) * attack.normalize(draw)
+    return start
+
+
+def _random_state() -> Tensor:
+    return torch.get_rng_state()  # the library draws its starts on the CPU whatever the device
+
+
+def _restore(state: Tensor) -> None:
+    torch.set_rng_state(state)
+
+
+def _attack(name: str, drive: Any) -> Attack:
+    return Attack(
+        name=name,
+        norms=("linf", "l2", "l1"),
+        kind="fixed",
+        library="pyautoattack",
+        source="Croce & Hein 2020",
+        gradient=True,
+        keeps_positions=True,
+        perturb=_perturb,
+        drive=drive,
+    )
+
+
+APGD_CE = _attack("apgd-ce", _drive_untargeted)
+APGD_DLR = _attack("apgd-dlr", _drive_untargeted)
+APGD_T = _attack("apgd-t", _drive_targeted)

@@ -1,0 +1,237 @@
+"""Datasets: labelled images with a digest of every sample."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pytest_prunerob.errors import DatasetError, unknown
+
+_ORDER = b"pytest-prunerob/sample-order/1:"  # decides the fixed permutation of ``Dataset.first``
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images: ``x: (N, C, H, W)`` float32 in [0, 1] and ``y: (N,)`` int64 in 0 … classes−1, on the CPU.
+
+    ``indices`` are the numbers of the samples in the set they were taken from, 0 … N−1 if not given. The tensors are
+    not to be changed: the digests are computed once.
+
+    Raises:
+        DatasetError: for anything else, with the value found.
+    """
+
+    name: str
+    x: Tensor
+    y: Tensor
+    classes: int
+    indices: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_inputs(self.name, self.x)
+        _check_labels(self.name, self.y, len(self.x), self.classes)
+        indices = tuple(range(len(self.x))) if self.indices is None else tuple(self.indices)
+        if len(indices) != len(self.x) or len(set(indices)) != len(indices):
+            found = f"{len(indices)} of which {len(set(indices))} differ"
+            raise DatasetError(
+                f"dataset {self.name!r}: {len(self.x)} samples need as many distinct indices, found {found}"
+            )
+        object.__setattr__(self, "x", self.x.detach().cpu().contiguous())
+        object.__setattr__(self, "y", self.y.detach().cpu().to(torch.int64).contiguous())
+        object.__setattr__(self, "indices", indices)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The original number of every sample."""
+        assert self.indices is not None  # set on construction
+        return self.indices
+
+    @property
+    def inputs(self) -> tuple[int, int, int]:
+        """The shape ``(C, H, W)`` of one image."""
+        channels, height, width = self.x.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """The SHA-256 of every sample, over dtype, shape, bytes, label and original index."""
+        head = f"float32{list(self.inputs)}".encode()
+        images, labels = self.x.numpy().astype("<f4", copy=False), self.y.tolist()
+        return tuple(
+            hashlib.sha256(head + image.tobytes() + f"|{label}|{index}".encode()).hexdigest()
+            for image, label, index in zip(images, labels, self.ids, strict=True)
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the content, over all sample digests in order and the number of classes; not the name."""
+        return hashlib.sha256("\n".join((*self.digests, str(self.classes))).encode()).hexdigest()
+
+    def take(self, positions: Sequence[int]) -> Dataset:
+        """The samples at ``positions`` (0 … N−1), in that order, with their original indices."""
+        chosen = torch.tensor(positions, dtype=torch.int64)
+        indices = tuple(self.ids[position] for position in positions)
+        return Dataset(self.name, self.x[chosen], self.y[chosen], self.classes, indices)
+
+    def first(self, n: int | None) -> Dataset:
+        """The first ``n`` samples of a fixed permutation that only the samples decide; all in that order for ``None``.
+
+        Raises:
+            DatasetError: if there are fewer samples than ``n``, or ``n`` is below 1.
+        """
+        if n is not None and not 1 <= n <= len(self):
+            raise DatasetError(f"dataset {self.name!r}: samples={n} asked for, allowed are 1 to {len(self)}")
+        keys = [hashlib.sha256(_ORDER + digest.encode()).digest() for digest in self.digests]
+        order = sorted(range(len(self)), key=keys.__getitem__)
+        return self.take(order[:n])
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The half of a dataset that claims are about, and the half to train on, if there is one."""
+
+    test: Dataset
+    train: Dataset | None
+
+
+def load(name: str) -> Splits:
+    """The dataset called ``name``: "digits" or "npz:PATH".
+
+    Raises:
+        DatasetError: for an unknown name, or a file that is missing or not as it must be.
+    """
+    scheme, colon, rest = name.partition(":")
+    if scheme not in DATASETS:
+        raise DatasetError(unknown("dataset", name, ("digits", "npz:PATH")))
+    return DATASETS[scheme](name, rest if colon else None)
+
+
+def _digits(name: str, path: str | None) -> Splits:
+    """The 1,797 scanned digits that scikit-learn ships (UCI, Alpaydin & Kaynak 1998), 8×8 grey, half of them test.
+
+    The split is stratified and fixed by the images alone: the images of each class, ordered by their SHA-256, go to
+    the test and the training half in turn.
+    """
+    if path is not None:
+        raise DatasetError(f"dataset {name!r}: digits takes no path; allowed is 'digits'")
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    images, labels = source.images.astype("uint8"), source.target.astype("int64")
+    keys = [(int(label), hashlib.sha256(image.tobytes()).digest()) for image, label in zip(images, labels, strict=True)]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    x = torch.from_numpy(images.astype("float32") / 16).unsqueeze(1)
+    whole = Dataset(name, x, torch.from_numpy(labels), classes=10)
+    return Splits(test=whole.take(sorted(order[0::2])), train=whole.take(sorted(order[1::2])))
+
+
+def _npz(name: str, path: str | None) -> Splits:
+    """The arrays of a NumPy archive: x, y (test); x_train, y_train (optional); classes (optional).
+
+    Without ``classes`` the largest label of both halves decides. Nothing in the file is ever unpickled.
+    """
+    if not path:
+        raise DatasetError(f"dataset {name!r}: the path is missing; allowed is npz:PATH")
+    arrays = _read(name, Path(path), required=("x", "y"), optional=("x_train", "y_train", "classes"))
+    if ("x_train" in arrays) != ("y_train" in arrays):
+        present, absent = ("x_train", "y_train") if "x_train" in arrays else ("y_train", "x_train")
+        raise DatasetError(f"dataset {name!r}: the file has {present!r} but no {absent!r}")
+    parts = {"test": _tensors(name, arrays["x"], arrays["y"])}
+    if "x_train" in arrays:
+        parts["train"] = _tensors(name, arrays["x_train"], arrays["y_train"])
+    classes = _classes(name, arrays.get("classes"), [y for _, y in parts.values()])
+    made = {key: Dataset(name, x, y, classes) for key, (x, y) in parts.items()}
+    return Splits(test=made["test"], train=made.get("train"))
+
+
+DATASETS: dict[str, Callable[[str, str | None], Splits]] = {"digits": _digits, "npz": _npz}
+
+
+def _read(name: str, path: Path, *, required: Sequence[str], optional: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The wanted arrays of an archive; whatever is unreadable in it becomes a ``DatasetError``."""
+    if not path.is_file():
+        raise DatasetError(f"dataset {name!r}: there is no file {str(path)!r}")
+    if not zipfile.is_zipfile(path):
+        raise DatasetError(f"dataset {name!r}: the file is no .npz archive (write it with numpy.savez)")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [key for key in required if key not in archive]
+            if missing:
+                found = ", ".join(archive.files) or "nothing"
+                raise DatasetError(f"dataset {name!r}: the file needs the arrays x and y, found {found}")
+            return {key: np.asarray(archive[key]) for key in (*required, *optional) if key in archive}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        reason = "it holds Python objects, which are never unpickled" if "allow_pickle" in str(error) else str(error)
+        raise DatasetError(f"dataset {name!r}: the file cannot be read: {reason}") from error
+
+
+def _tensors(name: str, x: NDArray[Any], y: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    for key, array in (("inputs", x), ("labels", y)):
+        if array.dtype.kind not in "biuf":
+            raise DatasetError(f"dataset {name!r}: {key} must be numbers, found the type {array.dtype}")
+    native = [np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")) for array in (x, y)]
+    return torch.from_numpy(native[0]), torch.from_numpy(native[1])
+
+
+def _classes(name: str, given: NDArray[Any] | None, labels: Sequence[Tensor]) -> int:
+    if given is None:
+        largest = [int(y.max()) for y in labels if y.numel()]
+        return max(2, 1 + max(largest, default=1))
+    if given.size != 1 or given.dtype.kind not in "iu":
+        found = f"{given.dtype} of shape {given.shape}"
+        raise DatasetError(f"dataset {name!r}: classes must be one whole number, found {found}")
+    return int(given.item())
+
+
+def _check_inputs(name: str, x: Tensor) -> None:
+    shape = tuple(x.shape)
+    if x.dim() == 3:
+        raise DatasetError(
+            f"dataset {name!r}: inputs must be (N, C, H, W), found {shape}: add the channel axis, x[:, None]"
+        )
+    if x.dim() != 4:
+        raise DatasetError(f"dataset {name!r}: inputs must be (N, C, H, W), found {shape}")
+    if x.numel() == 0:
+        raise DatasetError(f"dataset {name!r}: the dataset is empty, found inputs of shape {shape}")
+    if x.dtype != torch.float32:
+        found = str(x.dtype).removeprefix("torch.")
+        hint = "(x / 255).astype('float32')" if found == "uint8" else "x.astype('float32')"
+        raise DatasetError(f"dataset {name!r}: inputs must be float32, found {found}: convert them, {hint}")
+    if not bool(torch.isfinite(x).all()):
+        count = int((~torch.isfinite(x)).flatten(1).any(dim=1).sum())
+        raise DatasetError(f"dataset {name!r}: inputs must be finite, found NaN or infinity in {count} samples")
+    low, high = float(x.min()), float(x.max())
+    if low < 0 or high > 1:
+        hint = " (divide by 255?)" if high > 2 else ""
+        raise DatasetError(
+            f"dataset {name!r}: inputs must lie in [0, 1], found a minimum of {low:g} and a maximum of {high:g}{hint}"
+        )
+
+
+def _check_labels(name: str, y: Tensor, n: int, classes: int) -> None:
+    if y.dim() != 1 or len(y) != n:
+        raise DatasetError(f"dataset {name!r}: {n} inputs need labels of shape ({n},), found {tuple(y.shape)}")
+    if y.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        found = str(y.dtype).removeprefix("torch.")
+        raise DatasetError(f"dataset {name!r}: labels must be whole numbers (int64), found {found}")
+    if classes < 2:
+        raise DatasetError(f"dataset {name!r}: at least 2 classes are needed, found {classes}")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= classes:
+        raise DatasetError(
+            f"dataset {name!r}: labels must lie in 0 … {classes - 1}, found a minimum of {low} and a maximum of {high}"
+        )

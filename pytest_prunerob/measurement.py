@@ -1,0 +1,338 @@
+"""A subject on a slice of a dataset, and its measurements: ledgers that are continued from the store."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_prunerob.adequacy import PROBES, Finding, audit
+from pytest_prunerob.attacks import ATTACKS
+from pytest_prunerob.datasets import Dataset
+from pytest_prunerob.engine import Engine
+from pytest_prunerob.errors import ModelError, PlanError
+from pytest_prunerob.fingerprint import digest, weights_digest
+from pytest_prunerob.ledger import Cost, Kind, Ledger, Segment
+from pytest_prunerob.plans import MICRO_BATCH, Plan, resolve
+from pytest_prunerob.store import SCHEMA, Store
+from pytest_prunerob.subjects import LoadedSubject, is_exported, prepare
+
+KEPT = 8  # prepared subjects kept in memory (ours)
+# Largest change of a probe logit, relative to the largest one, that a stored measurement may have behind it (ours).
+PROBE_TOLERANCE = 1e-4
+
+
+@dataclass
+class Bench:
+    """What all measurements of a run share. ``report`` is told in words what is being done."""
+
+    store: Store
+    engine: Engine
+    report: Callable[[str], None]
+    cost: Cost = Cost()
+    _prepared: OrderedDict[tuple[str, tuple[str, ...], str], Prepared] = field(default_factory=OrderedDict)
+
+    def prepare(self, model: object, data: Dataset, role: str) -> Prepared:
+        """``model`` on ``data``; the last few are kept, so that a dense model shared by many cells is probed once.
+
+        Raises:
+            ModelError: where it is no model, or what it is made of cannot be identified.
+        """
+        loaded = prepare(model, role=role, device=self.engine.device)
+        key = (loaded.digest, _training(loaded.module), data.digest)
+        known = self._prepared.get(key)
+        if known is None:
+            self._prepared[key] = Prepared(loaded, data, self)
+        else:  # the module seen before may have become another model since, and this one may yet
+            known.loaded = replace(loaded, role=known.loaded.role)
+        self._prepared.move_to_end(key)
+        while len(self._prepared) > KEPT:
+            self._prepared.popitem(last=False)
+        return self._prepared[key]
+
+    def spent(self, cost: Cost) -> None:
+        """Add to the cost of the run."""
+        self.cost = self.cost + cost
+
+
+@dataclass
+class Prepared:
+    """A subject on the samples it is judged on, with its probe logits, audit and clean predictions."""
+
+    loaded: LoadedSubject
+    data: Dataset
+    bench: Bench
+    _probes: Tensor | None = None
+    known_logits: dict[int, Tensor] = field(default_factory=dict)
+    _findings: tuple[Finding, ...] | None = None
+    _measurements: dict[str, Measurement] = field(default_factory=dict)
+    _state: str = ""
+
+    def __post_init__(self) -> None:
+        self._state = _state(self.loaded.module)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the module has other weights or another mode than when it was identified."""
+        return _state(self.loaded.module) != self._state
+
+    def require_unchanged(self, role: str) -> None:
+        """Refuse to measure, or to answer for, what is no longer the subject.
+
+        Raises:
+            ModelError: where the module has changed.
+        """
+        if self.changed:
+            raise ModelError(
+                f"the {role} model was changed after it became a subject: prune or train a copy, copy.deepcopy(model)"
+            )
+
+    @property
+    def probes(self) -> Tensor:
+        """Logits (≤64, K) of the first samples: they show that a stored result is about this very subject."""
+        if self._probes is None:
+            first = range(min(PROBES, len(self.data)))
+            known = self.clean_logits(first)
+            if known is None:
+                known, cost = self.bench.engine.clean(self.loaded.module, self.data.x[:PROBES])
+                self.bench.spent(cost)
+                self.known_logits.update(zip(first, known, strict=True))
+            self._probes = known
+        return self._probes
+
+    def clean_logits(self, positions: Sequence[int]) -> Tensor | None:
+        """Clean logits (N, K) of the samples at ``positions`` if this process has forwarded them all."""
+        if not all(position in self.known_logits for position in positions):
+            return None
+        return torch.stack([self.known_logits[position] for position in positions])
+
+    def findings(self) -> tuple[Finding, ...]:
+        """The indicators of the error level on the probes; kept in the store."""
+        if self._findings is None:
+            store, key = self.bench.store, self.key("audit", None, indicators=_source_of_audit())
+            content = store.manifest(key)
+            if content is None:
+                self.bench.report(f"{self.loaded.role}: checking the model")
+                x = self.data.x[:PROBES].to(self.bench.engine.device)
+                y = self.data.y[:PROBES].to(self.bench.engine.device)
+                self._findings = audit(
+                    self.loaded.module, x, y, classes=self.data.classes, exported=self.loaded.exported
+                )
+                if store.mode != "ro":
+                    store.create(key, {"kind": "audit", "findings": [asdict(finding) for finding in self._findings]})
+            else:
+                self._findings = tuple(Finding(**finding) for finding in content["findings"])
+        return self._findings
+
+    @property
+    def known_findings(self) -> tuple[Finding, ...]:
+        """The findings as far as the model was checked; asking measures nothing."""
+        return self._findings or ()
+
+    def key(self, kind: str, plan: Plan | None, **more: object) -> str:
+        """The key of a measurement: everything that decides its outcomes (design 4.2)."""
+        return digest({"schema": SCHEMA, **self.material(kind, plan), **more})
+
+    def material(self, kind: str, plan: Plan | None) -> dict[str, Any]:
+        """The key material; forward chunk, worker and device are provenance and no part of it."""
+        libraries = {ATTACKS[stage.attack].library for stage in plan.stages} if plan else set()
+        return {
+            "kind": kind,
+            "subject": self.loaded.digest,
+            "training": list(_training(self.loaded.module)),
+            "dataset": self.data.digest,
+            "plan": plan.material() if plan else None,
+            "versions": {name: version(name) for name in sorted({"torch", *libraries})},
+            "seed": self.bench.engine.seed,
+            "precision": precision(),
+        }
+
+    def measurement(self, kind: Kind, plan: Plan | None = None) -> Measurement:
+        """The measurement of ``kind`` under ``plan``, as far as it is in the store."""
+        if plan is not None:
+            plan = resolve(plan, self.data.classes)
+            for stage in plan.stages:
+                if plan.threat.norm not in ATTACKS[stage.attack].norms:
+                    raise PlanError(f"{stage.attack} has no norm {plan.threat.norm!r}")
+        key = self.key(kind, plan)
+        known = self._measurements
+        if key not in known:
+            start: frozenset[int] = frozenset(range(len(self.data)))
+            if kind == "decide":
+                start = frozenset(self.correct())
+            stages = tuple(stage.attack for stage in plan.stages) if plan else ("clean",)
+            size = plan.micro_batch if plan else MICRO_BATCH
+            known[key] = Measurement(self, kind, plan, Ledger(key, kind, len(self.data), size, stages, start))
+            known[key].open()
+        return known[key]
+
+    def predictions(self) -> list[int | None]:
+        """The predicted label of every sample on the clean input; ``None`` where an output is not finite."""
+        measurement = self.measurement("clean")
+        measurement.finish()
+        values = measurement.ledger.values
+        return [int(values[p]) if p in values else None for p in range(len(self.data))]
+
+    def correct(self) -> list[int]:
+        """The positions that are classified correctly on the clean input."""
+        labels = self.data.y.tolist()
+        return [p for p, predicted in enumerate(self.predictions()) if predicted == labels[p]]
+
+
+@dataclass
+class Measurement:
+    """One measurement of a subject: a ledger with its place in the store.
+
+    ``cost`` is what this run spent on it; the ledger's segments carry what they cost whenever they were made.
+    """
+
+    prepared: Prepared
+    kind: Kind
+    plan: Plan | None
+    ledger: Ledger
+    cost: Cost = Cost()
+    _seen: set[str] = field(default_factory=set)
+
+    def open(self) -> None:
+        """Join what the store holds, if it is about this very subject."""
+        store, key = self.prepared.bench.store, self.ledger.key
+        content = store.manifest(key)
+        if content is None:
+            store.misses += 1
+            return
+        if not self._same_logits(content.get("probes")):
+            store.set_aside(key, "the stored probe logits are not those of the model")
+            store.misses += 1
+            return
+        store.hits += 1
+        self._join()
+
+    def run(self, stage: int, micro_batch: int) -> None:
+        """Run one unit unless the store has it by now, and store it.
+
+        Raises:
+            StoreMissError: where the store is read-only.
+        """
+        bench, key = self.prepared.bench, self.ledger.key
+        if bench.store.mode == "ro":
+            raise bench.store.missing(f"{self.text}")
+        with bench.store.lock(key, f"{stage}-{micro_batch}"):
+            self._join()
+            if self.ledger.todo(micro_batch) != stage:
+                return
+            bench.report(
+                f"{self.text}: {self.ledger.stages[stage]}, micro-batch {micro_batch + 1} of "
+                f"{self.ledger.micro_batches}, {len(self.ledger.broken)} of {len(self.ledger.start)} samples broken"
+            )
+            segment = self._measured(stage, micro_batch)
+            bench.store.create(key, self._manifest())
+            bench.store.add(segment)
+            self.ledger.add(segment)
+
+    def finish(self) -> None:
+        """Run every unit that is left."""
+        for micro_batch in range(self.ledger.micro_batches):
+            while (stage := self.ledger.todo(micro_batch)) is not None:
+                self.run(stage, micro_batch)
+
+    @property
+    def text(self) -> str:
+        """What is measured, in words."""
+        what = self.plan.text if self.plan else "clean accuracy"
+        return f"{self.prepared.loaded.role} model, {what}"
+
+    def _measured(self, stage: int, micro_batch: int) -> Segment:
+        prepared, engine, key = self.prepared, self.prepared.bench.engine, self.ledger.key
+        module, data = prepared.loaded.module, prepared.data
+        positions = self.ledger.survivors(stage, micro_batch)
+        x, y = data.x[list(positions)], data.y[list(positions)]
+        if self.plan is None:
+            logits, cost = engine.clean(module, x)
+            self._spend(cost)
+            prepared.known_logits.update(zip(positions, logits, strict=True))
+            finite = logits.isfinite().all(1).tolist()
+            labels = logits.argmax(1).tolist()
+            values = {p: float(labels[i]) for i, p in enumerate(positions) if finite[i]}
+            errors = {p: "the output is not finite" for i, p in enumerate(positions) if not finite[i]}
+            return Segment(key, stage, micro_batch, positions, {}, errors, values, cost)
+        clean = prepared.clean_logits(positions)
+        result = engine.run(self.kind, module, self.plan, stage, x, y, data.classes, clean)
+        self._spend(result.cost)
+        witness = None
+        if result.witness is not None:
+            witness = prepared.bench.store.add_witness(key, result.witness)
+        return Segment(
+            key,
+            stage,
+            micro_batch,
+            positions,
+            {} if self.kind == "minimise" else {positions[i]: length for i, length in result.broken.items()},
+            {positions[i]: reason for i, reason in result.errors.items()},
+            {positions[i]: value for i, value in result.values.items()},
+            result.cost,
+            witness,
+        )
+
+    def _spend(self, cost: Cost) -> None:
+        self.cost = self.cost + cost
+        self.prepared.bench.spent(cost)
+
+    def _join(self) -> None:
+        for name, segment in self.prepared.bench.store.segments(self.ledger.key, skip=self._seen).items():
+            self._seen.add(name)
+            if segment.stage < len(self.ledger.stages) and segment.micro_batch < self.ledger.micro_batches:
+                self.ledger.add(segment)
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            **self.prepared.material(self.kind, self.plan),
+            "probes": self.prepared.probes.double().tolist(),
+            "provenance": {"device": self.prepared.bench.engine.device, "chunk": self.prepared.bench.engine.chunk},
+        }
+
+    def _same_logits(self, stored: object) -> bool:
+        logits = self.prepared.probes.double()
+        try:
+            before = torch.tensor(stored, dtype=torch.float64)
+        except (TypeError, ValueError):
+            return False
+        if before.shape != logits.shape:
+            return False
+        scale = max(1.0, float(logits.abs().nan_to_num(0.0, 0.0).max()))
+        return torch.allclose(before, logits, rtol=0.0, atol=PROBE_TOLERANCE * scale, equal_nan=True)
+
+
+def precision() -> dict[str, str | bool]:
+    """The flags of torch that decide how exactly it computes."""
+    return {
+        "default_dtype": str(torch.get_default_dtype()),
+        "matmul": torch.get_float32_matmul_precision(),
+        "cudnn_tf32": bool(torch.backends.cudnn.allow_tf32),
+        "deterministic": bool(torch.are_deterministic_algorithms_enabled()),
+    }
+
+
+def _training(module: nn.Module) -> tuple[str, ...]:
+    """The parts in train mode, which no fingerprint tells: they make another function of the same weights."""
+    return tuple(name for name, part in module.named_modules() if part.training and not is_exported(part))
+
+
+def _state(module: nn.Module) -> str:
+    """What a test can change of a module that it holds: parameters, buffers, train mode."""
+    tensors = dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
+    return digest([weights_digest(tensors), list(_training(module))])
+
+
+def _source_of_audit() -> Mapping[str, str]:
+    import hashlib
+    import inspect
+
+    from pytest_prunerob import adequacy
+
+    # A changed indicator must look again: its old findings are no findings of its own.
+    return {"adequacy": hashlib.sha256(inspect.getsource(adequacy).encode()).hexdigest()}

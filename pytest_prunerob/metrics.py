@@ -1,0 +1,147 @@
+"""From outcomes to what is known of a quantity. One metric is one function here and a line in ``evaluation``.
+
+Each function returns a :class:`Known`: an interval that holds whatever the undecided samples turn out to be. None
+returns a default number: an empty sample leaves the whole range open and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import inf
+
+from pytest_prunerob.ledger import Ledger
+from pytest_prunerob.statistics import auc, lower_quantile, mann_whitney_p
+from pytest_prunerob.verdicts import Known
+
+SMALL_GROUP = 10  # below it an AUC decides nothing (design 4.4)
+PLAIN_GROUP = 30  # below it an AUC is flagged (design 4.4)
+FAILED_SHARE = Fraction(1, 100)  # more failed searches than this make distances untrustworthy (ours)
+
+
+def share(members: int, n: int) -> Known:
+    """An exactly known share of ``n`` samples."""
+    if n == 0:
+        return Known(Fraction(0), Fraction(1), distrust="there are no samples")
+    value = Fraction(members, n)
+    return Known(value, value, n, share=True)
+
+
+def accuracy(correct: int, unknown: int, n: int) -> Known:
+    """Clean accuracy; ``unknown`` samples have outputs that are not finite."""
+    error = f"{unknown} of {n} samples have a clean output that is not finite" if unknown else ""
+    return Known(Fraction(correct, n), Fraction(correct + unknown, n), n, error=error, share=True)
+
+
+def surviving(ledger: Ledger, attack: str, distrust: str = "", unknown: int = 0) -> Known:
+    """Share of samples that survived so far (kinds "decide" and "returned"), with ``distrust`` not counting any.
+
+    Undecided and erroneous samples may turn out either way, and so may the ``unknown`` ones, whose clean output is not
+    finite: they were never attacked, and are no clean errors.
+    """
+    n = ledger.n
+    survived, broken = len(ledger.survived), len(ledger.broken)
+    high = Fraction(len(ledger.start) - broken + unknown, n)
+    errors = [*ledger.errors.values(), *["the clean output is not finite"] * unknown]
+    note = f"{len(errors)} of {n} samples are undecided: {errors[0]}" if errors else ""
+    return Known(
+        Fraction(0) if distrust else Fraction(survived, n),
+        high,
+        n,
+        ledger.complete,
+        distrust,
+        note=note,
+        attack=attack,
+        measurement=ledger.key,
+        share=True,
+        value=Fraction(survived, n) if ledger.complete and not errors else None,
+    )
+
+
+def distance_quantile(
+    ledger: Ledger, correct: Sequence[int], quantile: Fraction, attack: str, distrust: str = ""
+) -> Known:
+    """A quantile of the distances of the ``correct`` samples; +inf ranks last."""
+    values = [ledger.values[p] for p in correct if p in ledger.values]
+    problem = _distance_problem(ledger, correct, values) or distrust
+    if not values:
+        return _open(inf, ledger, attack, problem or "no sample is classified correctly")
+    return _known(lower_quantile(values, quantile), inf, len(values), ledger, attack, problem)
+
+
+def distance_failed(ledger: Ledger, correct: Sequence[int], attack: str) -> Known:
+    """Share of the ``correct`` samples whose search found nothing."""
+    if not correct:
+        return _open(1, ledger, attack, "no sample is classified correctly")
+    missing = [p for p in correct if p not in ledger.values]
+    failed = sum(ledger.values.get(p) == inf for p in correct)
+    known = _known(Fraction(failed, len(correct)), 1, len(correct), ledger, attack, "")
+    return known if not missing else _open(1, ledger, attack, f"{len(missing)} samples have no distance")
+
+
+def unknown_distance(ledger: Ledger, attack: str, problem: str) -> Known:
+    """Distances of a group that is not known."""
+    return _open(inf, ledger, attack, problem)
+
+
+def separation(
+    ledger: Ledger,
+    changed: Sequence[int],
+    kept: Sequence[int],
+    names: tuple[str, str],
+    attack: str,
+    *,
+    p_value: bool,
+    distrust: str = "",
+) -> Known:
+    """AUC or Mann-Whitney p: absolute distances of ``changed`` below those of ``kept`` (Piras et al., Table 2)."""
+    values = {p: abs(value) for p, value in ledger.values.items()}
+    groups = [[values[p] for p in group if p in values] for group in (changed, kept)]
+    problem = small_groups(changed, kept, names)
+    problem = problem or _distance_problem(ledger, [*changed, *kept], [*groups[0], *groups[1]]) or distrust
+    n = len(changed) + len(kept)
+    if not groups[0] or not groups[1]:
+        return _open(1, ledger, attack, problem)
+    number = Fraction(mann_whitney_p(*groups)) if p_value else auc(*groups)
+    smaller = min(len(changed), len(kept))
+    sizes = ", ".join(f"{len(group)} in {name}" for name, group in zip(names, (changed, kept), strict=True))
+    note = f"few samples: {sizes}" if smaller < PLAIN_GROUP else ""
+    return _known(number, 1, n, ledger, attack, problem, note)
+
+
+def small_groups(changed: Sequence[int], kept: Sequence[int], names: tuple[str, str]) -> str:
+    """Why the two groups are too small for an AUC, or the empty string."""
+    for name, group in zip(names, (changed, kept), strict=True):
+        if len(group) < SMALL_GROUP:
+            return f"{name} has {len(group)} samples; an AUC needs at least {SMALL_GROUP}"
+    return ""
+
+
+def populations(dense: Sequence[bool], pruned: Sequence[bool]) -> Mapping[str, tuple[int, ...]]:
+    """Positions by (dense correct, pruned correct): S11, S10, S01, S00 (Piras et al., section 2)."""
+    groups: dict[str, list[int]] = {name: [] for name in ("S11", "S10", "S01", "S00")}
+    for position, (d, p) in enumerate(zip(dense, pruned, strict=True)):
+        groups[f"S{int(d)}{int(p)}"].append(position)
+    return {name: tuple(group) for name, group in groups.items()}
+
+
+def _distance_problem(ledger: Ledger, wanted: Sequence[int], values: Sequence[float]) -> str:
+    if len(values) < len(wanted):
+        reason = next(iter(ledger.errors.values()), "the attack returned none")
+        return f"{len(wanted) - len(values)} of {len(wanted)} samples have no distance: {reason}"
+    failed = sum(abs(value) == inf for value in values)
+    if failed > FAILED_SHARE * len(values):
+        return f"{failed} of {len(values)} minimum-norm searches found no adversarial input"
+    return ""
+
+
+def _known(
+    value: Fraction | float, top: float, n: int, ledger: Ledger, attack: str, problem: str, note: str = ""
+) -> Known:
+    number = value if isinstance(value, Fraction) or value == inf else Fraction(value)
+    low, high = (Fraction(0), top) if problem else (number, number)
+    return Known(low, high, n, ledger.complete, problem, "", note, attack, ledger.key, value=number)
+
+
+def _open(top: float, ledger: Ledger, attack: str, problem: str) -> Known:
+    return Known(Fraction(0), top, 0, ledger.complete, problem, attack=attack, measurement=ledger.key)

@@ -1,0 +1,285 @@
+"""The controller's side: collects reports, accounts for every planned cell, writes results.json and the report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import platform
+from typing import Any
+
+import pytest
+
+from pytest_prunerob.plugin import texts
+from pytest_prunerob.plugin.collection import grid_of
+from pytest_prunerob.plugin.items import ATTRIBUTE, PLANNED
+from pytest_prunerob.plugin.options import Options
+from pytest_prunerob.report import results as results_file
+
+PACKAGES = (
+    "pytest-prunerob",
+    "pytest",
+    "pytest-xdist",
+    "torch",
+    "torchvision",
+    "pyautoattack",
+    "foolbox",
+    "numpy",
+    "scipy",
+)
+
+
+class Collector:
+    """One run as the controller sees it. Registered only where tests are reported, never in an xdist worker."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self.config = config
+        self.options = options
+        self.started = _now()
+        self.planned: set[str] = set()
+        self.cells: dict[str, dict[str, Any]] = {}
+        self.done: set[str] = set()
+        self.claims: dict[str, dict[str, Any]] = {}
+        self.measurements: dict[str, dict[str, Any]] = {}
+        self.subjects: dict[str, dict[str, Any]] = {}
+        self.runtimes: dict[str, dict[str, Any]] = {}
+        self.missing: list[str] = []
+        self.concerned = False  # whether this run is known to hold claims, or lost what it holds
+        if options.results is not None and not config.option.collectonly:
+            results_file.write_atomically(options.results, results_file.empty_running(self.started))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Without xdist: the cells of this run."""
+        if not self.config.option.collectonly:
+            self.planned.update(item.nodeid for item in session.items if grid_of(item) is not None)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """With xdist: every test of this run; the controller does not know which are cells until they report."""
+        self.planned.update(ids)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a test says about itself."""
+        when: str = report.when  # xdist reports a crashed worker's test with "???"
+        if when in ("call", "???") or report.outcome != "passed":
+            self.done.add(report.nodeid)
+        self.concerned |= getattr(report, PLANNED, False)
+        text = getattr(report, ATTRIBUTE, None)
+        if isinstance(text, str):
+            self._take(json.loads(text), report)
+        elif report.nodeid in self.cells and report.when == "teardown" and report.failed:
+            self.cells[report.nodeid].update(status="error", message=_message(report))
+        elif when == "???" and report.nodeid:
+            self.cells[report.nodeid] = _bare_cell(report.nodeid, "crashed", _message(report), _worker(report))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
+        """Account for every planned cell, fail a run that lost one, and write the files."""
+        if not self.config.option.collectonly:
+            self._account(session)  # before the others: the terminal names what is missing
+        yield
+        if self.config.option.collectonly:
+            return
+        if self.options.results is None and self.options.report is None:
+            return
+        results = self._results(int(session.exitstatus))
+        if self.options.results is not None:
+            results_file.write_atomically(self.options.results, results)
+        results_file.validate(results)  # after it is written: a long run is not lost to a slip of ours
+        if self.options.report is not None:
+            from pytest_prunerob.report.html import write_html
+
+            write_html(self.options.report, results)
+
+    def pytest_internalerror(self) -> None:
+        """A worker of xdist that fails inside may leave the exit status at 0 and its tests without a report."""
+        self.concerned = True
+
+    def _account(self, session: pytest.Session) -> None:
+        """Add the cells that no report came from, and do not let a run that lost one end well."""
+        if self.concerned or self.claims or self.cells or (self.options.results is not None and self.planned):
+            self.missing = sorted(self.planned - self.done)
+            for nodeid in self.missing:
+                message = "the run ended without a report of this cell"
+                self.cells[nodeid] = _bare_cell(nodeid, "not evaluated", message, "")
+        if self.missing and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """``inconclusive`` is a category of its own."""
+        if report.failed and isinstance(getattr(report, ATTRIBUTE, None), str) and _status(report) == "inconclusive":
+            return "inconclusive", "I", ("INCONCLUSIVE", {"yellow": True})
+        return None
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """A line for each claim; the reasons of inconclusive ones, which pytest's own sections leave out."""
+        if not self.claims and not self.missing and not self.cells:
+            return
+        write = terminalreporter.write_line
+        terminalreporter.section("robustness claims")
+        for _, claim in sorted(self.claims.items()):
+            colour = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "error": "red"}[
+                claim["verdict"]
+            ]
+            write(texts.line(claim), **{"green" if claim["expected"] == claim["verdict"] else colour: True})
+        for report in terminalreporter.getreports("inconclusive"):
+            write("")
+            write(report.nodeid, bold=True)
+            write(str(report.longrepr))
+        for nodeid in self.missing:
+            write(f"NOT EVALUATED  {nodeid}", red=True)
+        for nodeid, cell in self.cells.items():
+            if cell["status"] == "crashed":
+                write(f"CRASHED  {nodeid}  on {cell['worker']}", red=True)
+        for sentence in sorted({s for runtime in self.runtimes.values() for s in runtime["quarantined"]}):
+            write(f"store: set aside and measured again: {sentence}", yellow=True)
+        for name, path in (("results", self.options.results), ("report", self.options.report)):
+            if path is not None:
+                write(f"{name}: {path}")
+
+    def _take(self, data: dict[str, Any], report: pytest.TestReport) -> None:
+        worker = _worker(report)
+        runtime = data.pop("runtime")
+        if runtime is not None:
+            self.runtimes[worker] = runtime
+        cell = {
+            **data["cell"],
+            "status": _status(report),
+            "worker": worker,
+            "device": runtime["device"] if runtime is not None else "",
+            "seconds": round(report.duration, 3),
+            "message": "" if report.passed else _message(report),
+        }
+        self.cells[report.nodeid] = cell
+        self.claims = {key: claim for key, claim in self.claims.items() if claim["cell"] != report.nodeid}
+        self.claims.update({claim["id"]: claim for claim in data["claims"]})
+        for digest, subject in data["subjects"].items():
+            entry = self.subjects.setdefault(digest, subject)
+            entry["roles"] = sorted({*entry["roles"], *subject["roles"]})
+            entry["findings"] = entry["findings"] or subject["findings"]
+        for key, measurement in data["measurements"].items():
+            known = self.measurements.get(key)
+            if known is None or _done(measurement) >= _done(known):
+                self.measurements[key] = measurement
+
+    def _results(self, exit_status: int) -> dict[str, Any]:
+        runtime = next(iter(self.runtimes.values()), None)
+        cells = [self.cells[nodeid] for nodeid in sorted(self.cells)]
+        complete = not any(cell["status"] in ("not evaluated", "crashed") for cell in cells)
+        cost = {name: sum(cell["cost"][name] for cell in cells) for name in ("forward", "backward", "seconds")}
+        return {
+            "schema": results_file.RESULTS_SCHEMA,
+            "status": "complete" if complete and exit_status in (0, 1, 5) else "incomplete",
+            "started": self.started,
+            "finished": _now(),
+            "environment": {
+                "python": sys.version.split()[0],
+                "platform": platform(),
+                "packages": _versions(),
+                "device": runtime["device"] if runtime else "",
+                "device_name": runtime["device_name"] if runtime else "",
+                "precision": runtime["precision"] if runtime else {},
+                "threads": runtime["threads"] if runtime else 0,
+                "git": _git(self.options.root),
+                "seed": self.options.seed,
+            },
+            "options": self.options.shown(),
+            "selection": {
+                "args": [str(argument) for argument in self.config.invocation_params.args],
+                "keyword": str(self.config.option.keyword),
+                "markexpr": str(self.config.option.markexpr),
+                "maxfail": int(self.config.option.maxfail or 0),
+                "planned": len(cells),  # with xdist the controller cannot tell other tests from cells before
+            },
+            "exit_status": exit_status,
+            "cells": cells,
+            "claims": [claim for cell in cells for claim in self.claims.values() if claim["cell"] == cell["id"]],
+            "measurements": self.measurements,
+            "subjects": self.subjects,
+            "store": {
+                "path": str(self.options.shown()["store"]),
+                "mode": self.options.store_mode,
+                "hits": sum(found["hits"] for found in self.runtimes.values()),
+                "misses": sum(found["misses"] for found in self.runtimes.values()),
+                "quarantined": sorted({s for found in self.runtimes.values() for s in found["quarantined"]}),
+            },
+            "cost": cost,
+        }
+
+
+def _status(report: pytest.TestReport) -> str:
+    if not report.passed and json.loads(getattr(report, ATTRIBUTE))["undecided"]:
+        return "inconclusive"
+    if hasattr(report, "wasxfail"):
+        return "xfailed" if report.skipped else "xpassed"
+    if report.skipped or report.passed:
+        return str(report.outcome)
+    return "failed" if report.when == "call" else "error"
+
+
+def _done(measurement: dict[str, Any]) -> int:
+    return sum(int(stage["done"]) for stage in measurement["stages"])
+
+
+def _worker(report: pytest.TestReport) -> str:
+    node = getattr(report, "node", None)
+    return str(node.gateway.id) if node is not None else "main"
+
+
+def _message(report: pytest.TestReport) -> str:
+    # Not longreprtext: xdist puts the path of the interpreter in front of it.
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return results_file.clip(text)
+
+
+def _bare_cell(nodeid: str, status: str, message: str, worker: str) -> dict[str, Any]:
+    name = nodeid.rpartition("::")[2]
+    return {
+        "id": nodeid,
+        "test": name.partition("[")[0],
+        "parameters": {},
+        "samples": None,
+        "status": status,
+        "worker": worker,
+        "device": "",
+        "seconds": 0.0,
+        "message": message,
+        "reported": None,
+        "claims": [],
+        "subjects": [],
+        "cost": {"forward": 0, "backward": 0, "seconds": 0.0},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(root: Path) -> dict[str, Any]:
+    try:
+        where = ["git", "-C", str(root)]
+        revision = subprocess.run([*where, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        dirty = subprocess.run(
+            [*where, "status", "--porcelain"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {"revision": None, "dirty": None}
+    return {"revision": revision.stdout.strip(), "dirty": bool(dirty.stdout.strip())}
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")

@@ -1,0 +1,134 @@
+"""The fixtures of a claim test.
+
+People override ``dataset``, ``dense_model`` and ``pruned_model``; ``dense``, ``pruned``, ``reported``, ``cell`` and
+``make_subject`` stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_prunerob.cells import Cell
+from pytest_prunerob.errors import CellsError, DatasetError
+from pytest_prunerob.plugin.stash import EVALUATION, OPTIONS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pytest_prunerob.claims import Reported, Subject
+    from pytest_prunerob.datasets import Dataset
+    from pytest_prunerob.evaluation import TestEvaluation
+    from pytest_prunerob.plugin.runtime import Runtime
+
+
+@pytest.fixture
+def cell(request: pytest.FixtureRequest) -> Cell:
+    """The cell of the grid that this test is about."""
+    if not hasattr(request, "param"):
+        raise CellsError(f"{request.node.name} asks for a claim fixture but has no @cells(...) decorator")
+    found: Cell = request.param
+    return found
+
+
+@pytest.fixture
+def dataset(request: pytest.FixtureRequest, cell: Cell) -> Dataset:
+    """The samples claims are about; override it to return an own ``Dataset``."""
+    return _runtime(request).builder.splits(cell.dataset).test
+
+
+@pytest.fixture
+def dense_model(request: pytest.FixtureRequest, cell: Cell) -> nn.Module:
+    """The dense model; override it to return an own ``nn.Module`` or ``Model``."""
+    if "dense" in cell.parameters:
+        return _reference(request, cell["dense"])
+    shared = _runtime(request)
+    with shared.visible():
+        return shared.builder.dense(cell)
+
+
+@pytest.fixture
+def pruned_model(request: pytest.FixtureRequest, cell: Cell) -> nn.Module:
+    """The pruned model; override it to return an own ``nn.Module`` or ``Model``."""
+    if "pruned" in cell.parameters:
+        return _reference(request, cell["pruned"])
+    # Asked for here, so that a reference to a pruned model needs no dense one.
+    dense: nn.Module = request.getfixturevalue("dense_model")
+    shared = _runtime(request)
+    with shared.visible():
+        return shared.builder.pruned(cell, dense)
+
+
+@pytest.fixture
+def make_subject(request: pytest.FixtureRequest, cell: Cell) -> Callable[..., Subject]:
+    """``make_subject(model, role, dataset=None)``: one more subject, such as the last release."""
+
+    def make(model: object, role: str, dataset: Dataset | None = None) -> Subject:
+        data: object = request.getfixturevalue("dataset") if dataset is None else dataset
+        return _evaluation(request, cell).subject(model, _samples(data, cell), role)
+
+    return make
+
+
+@pytest.fixture
+def dense(make_subject: Callable[..., Subject], dense_model: object) -> Subject:
+    """The dense model as the subject of claims."""
+    return make_subject(dense_model, "dense")
+
+
+@pytest.fixture
+def pruned(make_subject: Callable[..., Subject], pruned_model: object) -> Subject:
+    """The pruned model as the subject of claims."""
+    return make_subject(pruned_model, "pruned")
+
+
+@pytest.fixture
+def reported(request: pytest.FixtureRequest, cell: Cell) -> Reported:
+    """The published number of the cell."""
+    from pytest_prunerob.claims import Reported
+
+    if cell.reported is None:
+        raise CellsError(f"{request.node.name} asks for 'reported': write cells(..., reported=table(...))")
+    evaluation = _evaluation(request, cell)
+    assert evaluation.reported is not None
+    return Reported(evaluation, evaluation.reported)
+
+
+def _runtime(request: pytest.FixtureRequest) -> Runtime:
+    from pytest_prunerob.plugin.runtime import runtime
+
+    shared = runtime(request.config)
+    shared.heartbeat.cell = request.node.nodeid
+    return shared
+
+
+def _reference(request: pytest.FixtureRequest, reference: str) -> nn.Module:
+    from pytest_prunerob.checkpoints import load_reference
+
+    return load_reference(reference, root=request.config.rootpath)
+
+
+def _samples(data: object, cell: Cell) -> Dataset:
+    from pytest_prunerob.datasets import Dataset
+
+    if not isinstance(data, Dataset):
+        raise DatasetError(f"the dataset fixture returned {type(data).__name__}: return a pytest_prunerob.Dataset")
+    return data.first(cell.samples)
+
+
+def _evaluation(request: pytest.FixtureRequest, cell: Cell) -> TestEvaluation:
+    from pytest_prunerob.evaluation import TestEvaluation
+
+    stash = request.node.stash
+    if EVALUATION not in stash:
+        options = request.config.stash[OPTIONS]
+        number = None
+        if cell.reported is not None:
+            number = cell.reported.look_up(cell.parameters, Path(request.path).parent)
+        shared = _runtime(request)
+        stash[EVALUATION] = TestEvaluation(shared.bench, options.population, options.confidence, number)
+    found: TestEvaluation = stash[EVALUATION]
+    return found

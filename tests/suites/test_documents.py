@@ -1,0 +1,93 @@
+"""Every command and code block of the documents runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.suites.conftest import ROOT, Run
+
+STORE = f"--prunerob-store={ROOT / '.prunerob'}"
+
+
+def _blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+@pytest.fixture
+def checkpoints(run: Run, tmp_path: Path) -> Path:
+    """The example with its checkpoints, in a folder of its own."""
+    folder = tmp_path / "examples"
+    shutil.copytree(ROOT / "docs" / "examples", folder, ignore=shutil.ignore_patterns("checkpoints", "__pycache__"))
+    run("make_checkpoints.py", cwd=folder / "own_checkpoints")
+    return folder
+
+
+def test_the_claim_of_the_readme_and_its_commands(run: Run, tmp_path: Path) -> None:
+    claim, conftest = _blocks("README.md", "python")
+    (tmp_path / "test_release.py").write_text(claim)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    commands = "".join(_blocks("README.md", "console")).replace("$ ", "").splitlines()
+    assert commands[:2] == ["make quickstart", "make test"]
+    pytest_command, lock, verify = commands[2:]
+    assert pytest_command.startswith("pytest test_release.py ")
+    run("-m", *pytest_command.split(), STORE, cwd=tmp_path)
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    left, _, target = lock.partition(" > ")
+    locked = run("-m", "pytest_prunerob.cli", *left.split()[1:], cwd=tmp_path)
+    (tmp_path / target).write_text(locked.stdout)
+    assert "2 locked claims: as locked" in run("-m", "pytest_prunerob.cli", *verify.split()[1:], cwd=tmp_path).stdout
+    assert "Classifier" in conftest
+
+
+def test_the_conftest_of_the_readme_gates_own_checkpoints(run: Run, checkpoints: Path) -> None:
+    folder = checkpoints / "own_checkpoints"
+    _, conftest = _blocks("README.md", "python")
+    # The readme wraps only one of the two models; the network of the example returns a dictionary in both.
+    conftest = conftest.replace(
+        'return load_state(Classifier(), "checkpoints/dense.safetensors")',
+        'return Model(load_state(Classifier(), "checkpoints/dense.safetensors"), mean=[0.3], std=[0.4], logits="out")',
+    )
+    (folder / "conftest.py").write_text(conftest)
+    run("-m", "pytest", "-q", "-W", "error", cwd=folder)
+
+
+def test_the_example_that_gates_own_checkpoints(run: Run, checkpoints: Path) -> None:
+    done = run("-m", "pytest", "-q", "-W", "error", cwd=checkpoints / "own_checkpoints")
+    assert "3 passed" in done.stdout
+
+
+def test_the_example_that_gates_against_the_last_release(run: Run, checkpoints: Path) -> None:
+    folder = checkpoints / "last_release"
+    run("export.py", cwd=folder)
+    done = run("-m", "pytest", "-q", "-W", "error", cwd=folder)
+    assert "2 passed" in done.stdout
+
+
+def test_the_claims_of_the_how_to_page(run: Run, tmp_path: Path) -> None:
+    (block,) = _blocks("docs/claims.md", "python")
+    (tmp_path / "test_how_to.py").write_text(block)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    assert "3 passed" in run("-m", "pytest", "-q", "-W", "error", STORE, cwd=tmp_path).stdout
+
+
+def test_every_make_target_of_the_documents_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set()
+    for document in ("README.md", "CONTRIBUTING.md"):
+        named |= set(re.findall(r"`?\$? ?make ([a-z-]+)", (ROOT / document).read_text()))
+    assert {"quickstart", "test"} <= named <= targets
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+@pytest.mark.slow
+def test_the_thin_ice_suite(run: Run) -> None:
+    done = run("-m", "pytest", "robustness_suites/thin_ice", "-q", "-W", "error")
+    assert "3 passed" in done.stdout

@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pytest_prunerob.adequacy import INDICATORS, PROBES, Finding, audit
+from pytest_prunerob.errors import DatasetError, ModelError
+from pytest_prunerob.fingerprint import fingerprint
+from pytest_prunerob.subjects import Model
+
+
+class After(nn.Module):
+    """A network with something done to its output, or to its input before."""
+
+    def __init__(self, net: nn.Module, after: object = None, before: object = None) -> None:
+        super().__init__()
+        self.net, self.after, self.before = net, after, before
+
+    def forward(self, x: Tensor) -> object:
+        out = self.net(x if self.before is None else self.before(x))  # type: ignore[operator]
+        return out if self.after is None else self.after(out)  # type: ignore[operator]
+
+
+def cnn(classes: int = 10, *, channels: int = 1, size: int = 8) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.3),
+        nn.Flatten(),
+        nn.Linear(8 * (size // 2) ** 2, classes),
+    )
+
+
+def data(n: int = 64, *, channels: int = 1, size: int = 8, classes: int = 10) -> tuple[Tensor, Tensor]:
+    """Blobs: each class has a bright column, so that a network can learn them."""
+    generator = torch.Generator().manual_seed(1)
+    y = torch.arange(n) % classes
+    x = 0.4 * torch.rand(n, channels, size, size, generator=generator)
+    for i in range(n):
+        x[i, :, :, int(y[i]) % size] += 0.3
+        x[i, :, int(y[i]) // size, :] += 0.3
+    return x, y
+
+
+def trained(steps: int = 60, classes: int = 10) -> nn.Sequential:
+    torch.manual_seed(0)
+    net = cnn(classes)
+    x, y = data(128, classes=classes)
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        optimiser.step()
+    return net.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Sequential:
+    return trained()
+
+
+def found(module: nn.Module, n: int = 64, **settings: object) -> dict[str, str]:
+    x, y = data(n)
+    options: dict[str, object] = {"classes": 10, "exported": False, **settings}
+    return {finding.indicator: finding.level for finding in audit(module, x, y, **options)}  # type: ignore[arg-type]
+
+
+# ---- healthy models
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 100])
+def test_a_trained_network_is_healthy(net: nn.Module, n: int) -> None:
+    assert found(net, n, declared_accuracy=0.97) == {}
+
+
+def test_a_trained_network_of_two_classes_is_healthy() -> None:
+    x, y = data(classes=2)
+    assert audit(trained(classes=2), x, y, classes=2, exported=False, declared_accuracy=1.0) == ()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 8, 10), (3, 16, 4), (2, 4, 7)])
+def test_random_networks_are_healthy(seed: int, channels: int, size: int, classes: int) -> None:
+    torch.manual_seed(seed)
+    nets: list[nn.Module] = [
+        cnn(classes, channels=channels, size=size),
+        nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, 32), nn.ReLU(), nn.Linear(32, classes)),
+        nn.Sequential(
+            nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)
+        ),
+        nn.Sequential(
+            nn.Flatten(), nn.LayerNorm(channels * size**2), nn.GELU(), nn.Linear(channels * size**2, classes)
+        ),
+    ]
+    x, y = data(32, channels=channels, size=size, classes=classes)
+    for module in nets:
+        assert audit(module.eval(), x, y, classes=classes, exported=False) == ()
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda out: 5000 * out,
+        lambda out: out / 1000,
+        lambda out: F.log_softmax(out, 1),
+        lambda out: F.relu(out),
+        lambda out: out.double(),
+    ],
+    ids=["confident", "faint", "log-softmax", "relu", "double"],
+)
+def test_unusual_but_honest_logits_are_healthy(net: nn.Module, after: object) -> None:
+    assert found(After(net, after).eval()) == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions_are_healthy(dtype: torch.dtype) -> None:
+    module = After(trained(10).to(dtype), before=lambda x: x.to(dtype))
+    assert found(module.eval()) == {}
+
+
+def test_an_exported_program_is_healthy(net: nn.Module) -> None:
+    x, _ = data(4)
+    program = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    module = program.module()
+    assert found(module, exported=True) == {}
+    assert found(After(module), exported=True) == {"train-mode": "error"}
+    assert found(Model(module, mean=0.0).eval(), exported=True) == {}
+
+
+# ---- each indicator
+
+
+def test_train_mode_names_the_modules() -> None:
+    net = trained(1)
+    net[4].train()
+    x, y = data()
+    findings = audit(net, x, y, classes=10, exported=False)
+    assert findings[0] == Finding("train-mode", "error", "in train mode: 4; call .eval() on the model where it is made")
+    assert found(net)["repeatable"] == "inconclusive"
+
+
+def test_batch_statistics_couple_the_batch() -> None:
+    net = trained(10)
+    net[1].train()
+    assert found(net) == {"train-mode": "error", "batch-coupling": "error"}
+    unflagged = nn.Sequential(*net)
+    unflagged[1] = nn.BatchNorm2d(8, track_running_stats=False)
+    assert found(unflagged.eval()) == {"batch-coupling": "error"}
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda out: out + 0.01 * out.mean(0),
+        lambda out: out + 0.1 * out[:1],
+        lambda out: out * (1 + 0.1 * torch.arange(len(out)))[:, None],
+        lambda out: out * (1 + 0.1 * (len(out) == 1)),
+        lambda out: out - out.detach().max(),
+    ],
+    ids=["mean", "first", "place", "alone", "largest"],
+)
+def test_any_mixing_of_samples_is_coupling(net: nn.Module, mix: object) -> None:
+    assert found(After(net, mix).eval()) == {"batch-coupling": "error"}
+
+
+def test_a_model_that_cannot_take_one_sample(net: nn.Module) -> None:
+    def grouped(out: Tensor) -> Tensor:
+        return out.view(2, -1, 10).flatten(0, 1)
+
+    x, y = data()
+    (finding,) = audit(After(net, grouped).eval(), x, y, classes=10, exported=False)
+    assert (finding.indicator, finding.level) == ("batch-coupling", "error")
+    assert finding.message.startswith("the model fails on a single sample: RuntimeError: shape '[2, -1, 10]'")
+
+
+def test_numbers_that_are_none(net: nn.Module) -> None:
+    def first_class(out: Tensor) -> Tensor:
+        return out.index_fill(1, torch.tensor([0]), float("nan"))
+
+    assert found(After(net, first_class).eval()) == {"non-finite": "error"}
+    assert found(After(net, lambda out: out / 0.0).eval())["non-finite"] == "error"
+    x, y = data()
+    (finding,) = audit(After(net, first_class).eval(), x, y, classes=10, exported=False)
+    assert finding.message == (
+        "NaN or infinite logits on 64 of 64 clean probes: check the weights and the input scaling"
+    )
+
+
+def test_another_number_of_classes(net: nn.Module) -> None:
+    x, y = data()
+    assert audit(net, x, y, classes=100, exported=False) == (
+        Finding(
+            "class-count",
+            "error",
+            "the model has 10 logits, the dataset 100 classes: give the model that belongs to the dataset",
+        ),
+    )
+
+
+def test_a_broken_graph(net: nn.Module) -> None:
+    biased = After(net, lambda out: out.detach() + torch.zeros(10, requires_grad=True))
+    for module in (After(net, lambda out: out.detach()), After(net, before=lambda x: x.detach()), biased):
+        assert found(module.eval()) == {"gradient": "error"}
+    assert found(After(net, torch.no_grad()(lambda out: 1 * out)).eval()) == {"gradient": "error"}
+    assert found(After(net, before=lambda x: torch.from_numpy(x.numpy())).eval()) == {"gradient": "error"}
+    assert found(After(net, before=lambda x: x + 0 * (x - x).sqrt()).eval()) == {"gradient": "inconclusive"}
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [lambda out: out + 1e-3 * torch.randn_like(out), lambda out: out + 1e-3 * random.random()],
+    ids=["torch", "python"],
+)
+def test_noise_is_not_repeatable(net: nn.Module, noise: object) -> None:
+    assert found(After(net, noise).eval()) == {"repeatable": "inconclusive"}
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda out: out.softmax(1),
+        lambda out: out.sigmoid(),
+        lambda out: 100 * out.softmax(1),
+        lambda out: out.softmax(1).half(),
+        lambda out: out.half().softmax(1),
+        lambda out: (100 * out.softmax(1)).bfloat16(),
+        lambda out: (30 * out).softmax(1),
+        lambda out: out.softmax(1).clamp(1e-7, 1 - 1e-7),
+    ],
+    ids=["softmax", "sigmoid", "scaled", "fp16-rounded", "fp16", "scaled-bf16", "saturated", "clamped"],
+)
+def test_probabilities_are_noticed(net: nn.Module, after: object) -> None:
+    assert found(After(net, after).eval()) == {"probabilities": "inconclusive"}
+
+
+def test_clean_accuracy_far_below_the_declared(net: nn.Module) -> None:
+    doubled = Model(net, mean=0.5, std=0.05).eval()
+    x, y = data()
+    (finding,) = audit(doubled, x, y, classes=10, exported=False, declared_accuracy=0.97)
+    assert (finding.indicator, finding.level) == ("clean-accuracy", "error")
+    assert "of 64 clean probes are classified correctly, 97.0% accuracy was declared" in finding.message
+    assert audit(doubled, x, y, classes=10, exported=False) == ()
+
+
+@pytest.mark.parametrize(("wrong", "fires"), [(11, False), (17, False), (19, True), (64, True)])
+def test_the_bound_on_accuracy(wrong: int, fires: bool) -> None:
+    # P(X <= 64 - 17) = 2.1e-6 and P(X <= 64 - 18) = 4.4e-7 for X ~ Binomial(64, 0.93)
+    _, y = data()
+    labels = torch.where(torch.arange(64) < wrong, (y + 1) % 10, y)
+    oracle = nn.Sequential(nn.Flatten(), nn.Linear(10, 10, bias=False)).eval()
+    with torch.no_grad():
+        oracle[1].weight.copy_(3 * torch.eye(10) - 1)
+    x = F.one_hot(y, 10).float().view(64, 1, 1, 10)
+    findings = audit(oracle, x, labels, classes=10, exported=False, declared_accuracy=0.93)
+    assert [f.indicator for f in findings] == ["clean-accuracy"] * fires
+
+
+def test_an_exception_is_a_finding(net: nn.Module) -> None:
+    x, y = data()
+    for module, message in (
+        (nn.Conv2d(1, 1, 9), "RuntimeError: Calculated padded input size per channel: (8 x 8)"),
+        (
+            After(net, lambda out: {"out": out}),
+            "the model returns a dict with keys 'out': say Model(..., logits='out')",
+        ),
+    ):
+        (finding,) = audit(module.eval(), x, y, classes=10, exported=False)
+        assert (finding.indicator, finding.level) == ("forward", "error")
+        assert finding.message.startswith(f"the model raises on clean inputs: {message}")
+
+
+def test_out_of_memory_halves_the_probes(net: nn.Module) -> None:
+    seen: list[int] = []
+
+    def small(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        if len(x) > 20:
+            raise torch.OutOfMemoryError("out of memory")
+        return x
+
+    assert found(After(net, before=small).eval()) == {}
+    assert seen[:3] == [64, 32, 16]
+
+
+# ---- what the audit leaves as it was
+
+
+def test_nothing_is_touched() -> None:
+    class Stateful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = cnn()
+            self.calls = 0
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            self.seen = self.seen + len(x)
+            random.random()
+            np.random.rand()  # noqa: NPY002 (the global state is under test)
+            return self.net(x)  # type: ignore[no-any-return]
+
+    module = Stateful()
+    seen = module.seen
+    x, y = data()
+    copy = x.clone()
+    before = fingerprint(module)
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002 (as above)
+    audit(module, x, y, classes=10, exported=False)
+    assert fingerprint(module) == before
+    assert module.seen is seen
+    assert module.training
+    assert all(p.grad is None and p.requires_grad for p in module.parameters())
+    assert torch.equal(x, copy)
+    assert not x.requires_grad
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert (np.random.get_state()[1] == states[2]).all()  # noqa: NPY002 (as above)
+
+
+def test_an_input_changed_in_place_stays(net: nn.Module) -> None:
+    x, y = data()
+    copy = x.clone()
+    (finding,) = audit(After(net, before=lambda v: v.mul_(0.5)).eval(), x, y, classes=10, exported=False)
+    assert finding.message.startswith("the model raises when the input asks for a gradient: RuntimeError: a leaf")
+    assert torch.equal(x, copy)
+
+
+def test_at_most_64_probes_are_used(net: nn.Module) -> None:
+    sizes: set[int] = set()
+
+    def counted(x: Tensor) -> Tensor:
+        sizes.add(len(x))
+        return x
+
+    assert found(After(net, before=counted).eval(), 100) == {}
+    assert sizes == {1, 64}
+    assert PROBES == 64
+    assert len(INDICATORS) == 7
+
+
+def test_wrong_arguments(net: nn.Module) -> None:
+    x, y = data()
+    with pytest.raises(DatasetError, match="0 probe inputs and 0 labels"):
+        audit(net, x[:0], y[:0], classes=10, exported=False)
+    with pytest.raises(ModelError, match=r"declared accuracy 94.3: give a share in \[0, 1\]"):
+        audit(net, x, y, classes=10, exported=False, declared_accuracy=94.3)

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_prunerob import facts
+from pytest_prunerob.compression import METHODS, Masks, apply, compress, parse_sparsity, schedule
+from pytest_prunerob.errors import CompressionError
+from pytest_prunerob.networks import NETWORKS, build
+
+
+def network(name: str) -> nn.Module:
+    return build(name, inputs=NETWORKS[name].inputs or (1, 8, 8), classes=10, seed=0)
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def units(model: nn.Module, unit: str) -> int:
+    layers = facts.convolutions(model).values() if unit == "filters" else ()
+    prunable = sum(weight.numel() for weight in facts.prunable_weights(model).values())
+    return sum(len(layer.weight) for layer in layers) or prunable
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_method_prunes_what_is_asked_to_the_unit(method: str, name: str) -> None:
+    dense = network(name)
+    before = state(dense)
+    sparsity, unit = Fraction("0.83"), METHODS[method].unit
+    pruned = compress(dense, method=method, sparsity=sparsity, fine_tune=None)
+    total = units(dense, unit)
+    assert facts.sparsity(pruned.model, unit=unit) == pruned.achieved == Fraction(math.ceil(sparsity * total), total)
+    assert pruned.steps == (Fraction(1, 2), Fraction(3, 4), sparsity)
+    assert same(state(dense), before)
+    assert same(state(compress(dense, method=method, sparsity=sparsity, fine_tune=None).model), state(pruned.model))
+    found = dict(pruned.model.named_parameters())
+    assert found.keys() == dict(dense.named_parameters()).keys()
+    assert all(bool((found[key][~kept] == 0).all()) for key, kept in pruned.masks.kept.items())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in pruned.model.modules())
+    assert not any(module.training for module in pruned.model.modules())
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_sparsity_zero_is_an_equal_network(method: str) -> None:
+    dense = network("cnn")
+    same_again = compress(dense, method=method, sparsity="0", fine_tune=lambda *_: pytest.fail("nothing to tune"))
+    assert same(state(same_again.model), state(dense))
+    assert (same_again.achieved, same_again.steps) == (0, ())
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_what_is_pruned_stays_pruned_whatever_fine_tuning_does(method: str) -> None:
+    seen: list[Masks] = []
+
+    def revive(model: nn.Module, masks: Masks) -> None:
+        if seen:
+            assert all(bool((seen[-1].kept[key] | ~kept).all()) for key, kept in masks.kept.items())
+        seen.append(masks)
+        model.train()
+        generator = torch.Generator().manual_seed(len(seen))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                # Zeros among the living must not save the dead.
+                parameter.copy_((torch.rand(parameter.shape, generator=generator) - 0.5).relu())
+
+    pruned = compress(network("cnn"), method=method, sparsity="0.80", fine_tune=revive)
+    assert len(seen) == 3
+    assert pruned.masks.kept.keys() == seen[-1].kept.keys()
+    total = units(pruned.model, METHODS[method].unit)
+    weights = [kept for key, kept in pruned.masks.kept.items() if key.endswith("weight")]
+    if METHODS[method].unit == "filters":
+        weights = [kept.flatten(1).any(dim=1) for kept in weights]
+    assert sum(int((~kept).sum()) for kept in weights) == math.ceil(Fraction("0.80") * total)
+    assert not pruned.model.training
+
+
+def test_global_magnitude_takes_the_smallest_weights_of_the_whole_network() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.Flatten(), nn.Linear(3, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([0.1, -0.5, 0.3]).reshape(3, 1, 1, 1))
+        model[2].weight.copy_(torch.tensor([[0.3, -0.2, 9.0], [0.3, 0.7, -0.4]]))
+        model[0].bias.zero_()
+    pruned = compress(model, method="global-magnitude", sparsity="4/9", fine_tune=None)
+    # 0.1, 0.2 and then two of the three that tie at 0.3, in order.
+    assert pruned.masks.kept["0.weight"].flatten().tolist() == [False, True, False]
+    assert pruned.masks.kept["2.weight"].tolist() == [[False, False, True], [True, True, True]]
+    assert pruned.masks.kept.keys() == {"0.weight", "2.weight"}
+
+
+def test_filter_l1_ranks_by_mean_magnitude_and_leaves_each_layer_a_filter() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 1), nn.Flatten(), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([4.0, -0.3, 0.9, 0.5]).reshape(4, 1, 1, 1))
+        model[1].weight.copy_(torch.tensor([[0.4, 0.4, 0.4, 0.4], [1, -1, 0, 0.8]]).reshape(2, 4, 1, 1))
+    # L1 norms over sizes: 4, 0.3, 0.9, 0.5 and 0.4, 0.7, the last of which stays as the best of its layer.
+    for count, first, second in (
+        (1, [True, False, True, True], [True, True]),
+        (2, [True, False, True, True], [False, True]),
+        (3, [True, False, True, False], [False, True]),
+        (4, [True, False, False, False], [False, True]),
+    ):
+        masks = METHODS["filter-l1"].select(model, Fraction(count, 6))
+        assert masks.kept["0.bias"].tolist() == first
+        assert masks.kept["1.weight"].flatten(1).all(dim=1).tolist() == second
+        assert masks.kept.keys() == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    with pytest.raises(CompressionError, match=r"means 5 of 6 filters, but each of the 2 .* at most 4 can go"):
+        METHODS["filter-l1"].select(model, Fraction(5, 6))
+
+
+def test_a_pruned_filter_is_a_dead_channel_after_batch_normalisation() -> None:
+    model = network("resnet18")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "bn" in name or "shortcut.1" in name:
+                parameter.fill_(0.7)
+    pruned = compress(model, method="filter-l1", sparsity="0.50", fine_tune=None)
+    outputs: dict[str, Tensor] = {}
+    for name, module in pruned.model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda _, __, y, name=name: outputs.__setitem__(name, y))  # type: ignore[misc]
+    with torch.no_grad():
+        pruned.model(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    norms = {"conv1": "bn1", "conv2": "bn2", "shortcut.0": "shortcut.1"}
+    for name, layer in facts.convolutions(pruned.model).items():
+        tail = next(conv for conv in norms if name.endswith(conv))
+        channels = outputs[name.removesuffix(tail) + norms[tail]].abs().amax(dim=(0, 2, 3))
+        assert bool(((channels == 0) == facts.empty_filters(layer.weight)).all()), name
+        assert int(facts.empty_filters(layer.weight).sum()) < len(layer.weight)
+
+
+class PreActivation(nn.Module):
+    """The normalisation registered after ``conv1`` reads a sum, so it must not be pruned with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv0, self.conv1 = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1)
+        self.bn = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv0(x)
+        return self.conv2(self.bn(x + self.conv1(x)).relu()).flatten(1)
+
+
+class Branching(PreActivation):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if float(x.sum()) > 0 else self.conv0(x)
+
+
+def test_only_the_normalisation_that_reads_a_filter_goes_with_it() -> None:
+    masks = METHODS["filter-l1"].select(PreActivation(), Fraction(1, 2))
+    assert {name.split(".")[0] for name in masks.kept} == {"conv0", "conv1", "conv2"}
+    with pytest.raises(CompressionError, match=r"Branching cannot be traced by torch.fx \(\w+Error\)"):
+        METHODS["filter-l1"].select(Branching(), Fraction(1, 2))
+
+
+def test_the_schedule_halves_what_is_left_and_lands_on_the_target() -> None:
+    for text, steps in {
+        "0": [],
+        "0.3": ["0.3"],
+        "0.5": ["0.5"],
+        "0.75": ["0.5", "0.75"],
+        "0.90": ["0.5", "0.75", "0.875", "0.9"],
+    }.items():
+        assert schedule(Fraction(text)) == tuple(Fraction(step) for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("value", "exact"),
+    [("0.90", Fraction(9, 10)), (0.9, Fraction(9, 10)), (0, Fraction(0)), ("1/3", Fraction(1, 3))],
+)
+def test_a_sparsity_is_read_exactly(value: object, exact: Fraction) -> None:
+    assert parse_sparsity(value) == exact
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("90", "; did you mean 0.90?"),
+        (97.5, "; did you mean 0.975?"),
+        ("90%", "; did you mean 0.90?"),
+        ("0,9", "; did you mean 0.90?"),
+        ("-0.5", "; did you mean 0.50?"),
+        ("1", ""),
+        (1.0, ""),
+        ("100", ""),
+        ("half", ""),
+        (float("nan"), ""),
+        (True, ""),
+        (None, ""),
+    ],
+)
+def test_what_is_no_sparsity_is_refused_with_the_nearest_one(value: object, hint: str) -> None:
+    with pytest.raises(CompressionError) as caught:
+        parse_sparsity(value)
+    allowed = "allowed is the share that is pruned, from 0 up to but not including 1"
+    assert str(caught.value) == f"sparsity {value!r}: {allowed}{hint}"
+
+
+def test_networks_without_prunable_units_and_unknown_methods_are_refused() -> None:
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(CompressionError, match="filters of convolutions and Sequential has none; allowed here is glob"):
+        compress(linear, method="filter-l1", sparsity="0.5", fine_tune=None)
+    with pytest.raises(CompressionError, match="0 of 0 convolution and linear weights"):
+        compress(nn.ReLU(), method="global-magnitude", sparsity="0.5", fine_tune=None)
+    with pytest.raises(CompressionError, match="640 of 640 convolution and linear weights"):
+        compress(linear, method="global-magnitude", sparsity="0.9999", fine_tune=None)
+    with pytest.raises(CompressionError, match=r"unknown compression method 'filter-l2': .* did you mean 'filter-l1'"):
+        compress(linear, method="filter-l2", sparsity="0.5", fine_tune=None)
+
+
+def test_masks_combine_to_what_both_keep_and_must_fit() -> None:
+    one = Masks({"a": torch.tensor([True, True, False]), "b": torch.tensor([False])})
+    two = Masks({"a": torch.tensor([False, True, True]), "c": torch.tensor([True])})
+    assert {name: kept.tolist() for name, kept in (one & two).as_tensors().items()} == {
+        "a": [False, True, False],
+        "b": [False],
+        "c": [True],
+    }
+    with pytest.raises(CompressionError, match=r"must be bool, found torch\.float32"):
+        Masks({"a": torch.ones(2)})
+    with pytest.raises(CompressionError, match=r"the mask of 'weight' has the shape \(3,\), the parameter \(2, 3\)"):
+        apply(nn.Linear(3, 2), Masks({"weight": torch.ones(3, dtype=torch.bool)}))
+    with pytest.raises(CompressionError, match=r"shapes \(3,\) and \(1,\) do not combine"):
+        _ = one & Masks({"a": torch.tensor([True])})

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_prunerob.compression import Masks
+from pytest_prunerob.datasets import Dataset, Splits, load
+from pytest_prunerob.errors import CompressionError, InputError
+from pytest_prunerob.networks import build
+from pytest_prunerob.training import TRAININGS, _perturbed, _schedule, fine_tuning, fit, recipe
+
+
+@pytest.fixture(scope="module")
+def digits() -> Splits:
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def few(digits: Splits) -> Dataset:
+    assert digits.train is not None
+    return digits.train.first(200)
+
+
+def cnn(seed: int = 0) -> nn.Module:
+    return build("cnn", inputs=(1, 8, 8), classes=10, seed=seed)
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def accuracy(model: nn.Module, data: Dataset) -> float:
+    with torch.no_grad():
+        return float((model(data.x).argmax(dim=1) == data.y).float().mean())
+
+
+def test_recipes_state_the_eps_of_their_dataset_and_are_plain_values() -> None:
+    digits, other = recipe("pgd", dataset="digits"), recipe("pgd", dataset="npz:cifar.npz")
+    assert (digits.eps, other.eps, other.step_size, other.steps) == ("0.2", "8/255", "2/255", 7)
+    assert recipe("standard", dataset="digits").eps is None
+    assert json.loads(json.dumps(asdict(digits))) == asdict(digits)
+    with pytest.raises(InputError, match="unknown training 'pdg': allowed are pgd, standard; did you mean 'pgd'"):
+        recipe("pdg", dataset="digits")
+
+
+def test_fine_tuning_is_shorter_and_gentler_against_the_same_adversary() -> None:
+    whole = recipe("pgd", dataset="digits")
+    tuned = fine_tuning(whole)
+    assert tuned == replace(whole, name="pgd-fine-tuning", epochs=11, lr=0.004)
+    assert fine_tuning(replace(whole, epochs=1)).epochs == 1
+
+
+@pytest.mark.parametrize("name", sorted(TRAININGS))
+def test_training_follows_from_its_seed_and_leaves_the_global_state_alone(name: str, few: Dataset) -> None:
+    how = recipe(name, dataset="digits")
+    before = torch.random.get_rng_state()
+    models = [cnn() for _ in range(3)]
+    for model, seed in zip(models, (5, 5, 6), strict=True):
+        fit(model, few, how, seed=seed, device="cpu", epochs=1, progress=False)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(weights(models[0]), weights(models[1]))
+    assert not torch.equal(weights(models[0]), weights(models[2]))
+    assert not any(module.training for module in models[0].modules())
+    assert all(parameter.grad is None for parameter in models[0].parameters())
+
+
+def test_dropout_follows_from_the_seed_too(few: Dataset) -> None:
+    models = [nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        torch.rand(1)
+        fit(model, few, recipe("standard", dataset="digits"), seed=1, device="cpu", epochs=1, progress=False)
+    assert torch.equal(weights(models[0]), weights(models[1]))
+
+
+def test_what_masks_prune_stays_exactly_zero(few: Dataset) -> None:
+    model = cnn()
+    generator = torch.Generator().manual_seed(0)
+    shapes = {name: p.shape for name, p in model.named_parameters() if name != "conv2.bias"}
+    masks = Masks({name: torch.rand(shape, generator=generator) > 0.5 for name, shape in shapes.items()})
+    fit(model, few, recipe("standard", dataset="digits"), seed=0, device="cpu", masks=masks, epochs=2, progress=False)
+    found = dict(model.named_parameters())
+    for name, kept in masks.kept.items():
+        assert bool((found[name][~kept] == 0).all()), name
+        assert bool((found[name][kept] != 0).all()), name
+    with pytest.raises(CompressionError, match=r"a mask for 'conv9\.weight', which the network does not have"):
+        fit(
+            model,
+            few,
+            recipe("standard", dataset="digits"),
+            seed=0,
+            device="cpu",
+            masks=Masks({"conv9.weight": torch.ones(1, dtype=torch.bool)}),
+            progress=False,
+        )
+
+
+def test_crafted_inputs_stay_in_ball_and_box_and_reach_the_best_corner_of_a_linear_model() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, -1.0, 1.0, -1.0], [0.0, 0.0, 0.0, 0.0]]))
+    x, y = torch.tensor([0.5, 0.5, 0.1, 0.95]).reshape(1, 1, 2, 2), torch.tensor([0])
+    how = replace(recipe("pgd", dataset="digits"), eps="0.2", steps=7, step_size="0.1")
+    crafted = _perturbed(model, x, y, how, torch.Generator().manual_seed(0))
+    # Lowering the margin x0 − x1 + x2 − x3: each pixel goes 0.2 the bad way, or to the border of [0, 1].
+    assert torch.allclose(crafted.flatten(), torch.tensor([0.3, 0.7, 0.0, 1.0]))
+    assert model[1].weight.grad is None
+
+
+def test_crafting_moves_no_batch_statistics(few: Dataset) -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 10))
+    mean = model[0].running_mean
+    assert isinstance(mean, Tensor)
+    before = mean.clone()
+    _perturbed(model.train(), few.x, few.y, recipe("pgd", dataset="digits"), torch.Generator().manual_seed(0))
+    assert torch.equal(mean, before)
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_zero() -> None:
+    assert [round(_schedule(done, 0.2), 6) for done in (0.0, 0.1, 0.2, 0.6, 1.0)] == [0.0, 0.5, 1.0, 0.5, 0.0]
+
+
+def test_a_loss_that_is_not_finite_stops_training(few: Dataset) -> None:
+    model = cnn()
+    with torch.no_grad():
+        next(model.parameters())[0] = torch.nan
+    with pytest.raises(InputError, match="training stopped: the loss is nan; a lower learning rate may help"):
+        fit(model, few, recipe("standard", dataset="digits"), seed=0, device="cpu", progress=False)
+
+
+def test_training_is_silent_without_progress(few: Dataset, capfd: pytest.CaptureFixture[str]) -> None:
+    fit(cnn(), few, recipe("standard", dataset="digits"), seed=0, device="cpu", epochs=1, progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_standard_training_learns_the_digits(digits: Splits) -> None:
+    assert digits.train is not None
+    model = cnn()
+    fit(model, digits.train, recipe("standard", dataset="digits"), seed=0, device="cpu", progress=False)
+    assert accuracy(model, digits.test) >= 0.97
+
+
+@pytest.mark.slow
+def test_adversarial_training_makes_the_digits_robust(digits: Splits) -> None:
+    assert digits.train is not None
+    model = cnn()
+    fit(model, digits.train, recipe("pgd", dataset="digits"), seed=0, device="cpu", progress=False)
+    assert accuracy(model, digits.test) >= 0.97
+    strong = replace(recipe("pgd", dataset="digits"), steps=40, step_size="0.02")
+    crafted = _perturbed(model, digits.test.x, digits.test.y, strong, torch.Generator().manual_seed(0))
+    assert accuracy(model, Dataset("crafted", crafted, digits.test.y, 10)) >= 0.60
+
+
+def test_a_small_network_is_trained_alike_on_any_number_of_threads() -> None:
+    data = load("digits").test.first(128)
+    before, states = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            model = build("cnn", inputs=(1, 8, 8), classes=10, seed=0)
+            how = recipe("pgd", dataset="digits")
+            fit(model, data, how, seed=0, device="cpu", epochs=2, progress=False)
+            states.append(model.state_dict())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
