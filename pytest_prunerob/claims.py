@@ -366,11 +366,18 @@ def exact(value: object) -> Fraction:
 
 def decimal(value: Fraction) -> str:
     """``value`` as a decimal where that is exact, else as a fraction."""
-    rest = value.denominator
+    rest, places = value.denominator, 0
     for prime in (2, 5):
+        power = 0
         while rest % prime == 0:
-            rest //= prime
-    return str(value) if rest != 1 else f"{Decimal(value.numerator) / Decimal(value.denominator):f}"
+            rest, power = rest // prime, power + 1
+        places = max(places, power)
+    if rest != 1:
+        return str(value)
+    # By whole numbers: a Decimal would round to its context's 28 digits.
+    digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}d}"
+    text = f"{digits[: len(digits) - places]}.{digits[len(digits) - places :]}" if places else digits
+    return f"-{text}" if value < 0 else text
 
 
 def _signed(sign: Fraction, text: str) -> str:

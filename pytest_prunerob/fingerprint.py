@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from pytest_prunerob.errors import KeyMaterialError
 
-__all__ = ["canonical", "digest", "fingerprint", "weights_digest"]
+__all__ = ["canonical", "digest", "fingerprint", "sources", "weights_digest"]
 
 # What every module carries for torch's own use; hooks among it are described on their own.
 _BOOKKEEPING = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
@@ -411,3 +411,13 @@ def _global(name: str, value: object, names: frozenset[str], walk: _Walk) -> Seq
     walk.modules.update(trial.modules)
     walk.code.update(trial.code)
     return [entry]
+
+
+def sources(*modules: types.ModuleType) -> dict[str, str]:
+    """Digests of the files that define ``modules``; those of a whole package for a package."""
+    found = {}
+    for module in modules:
+        path = Path(str(module.__file__))
+        for file in sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]:
+            found[f"{module.__name__}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_prunerob import adequacy
 from pytest_prunerob.adequacy import PROBES, Finding, audit
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.errors import ModelError, PlanError
-from pytest_prunerob.fingerprint import digest, weights_digest
+from pytest_prunerob.fingerprint import digest, sources, weights_digest
 from pytest_prunerob.ledger import Cost, Kind, Ledger, Segment
 from pytest_prunerob.plans import MICRO_BATCH, Plan, resolve
 from pytest_prunerob.store import SCHEMA, Store
@@ -329,10 +330,5 @@ def _state(module: nn.Module) -> str:
 
 
 def _source_of_audit() -> Mapping[str, str]:
-    import hashlib
-    import inspect
-
-    from pytest_prunerob import adequacy
-
     # A changed indicator must look again: its old findings are no findings of its own.
-    return {"adequacy": hashlib.sha256(inspect.getsource(adequacy).encode()).hexdigest()}
+    return sources(adequacy)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -18,7 +16,7 @@ from pytest_prunerob.cells import Cell
 from pytest_prunerob.compression import METHODS, Masks, compress
 from pytest_prunerob.datasets import Dataset, Splits
 from pytest_prunerob.errors import CellsError, DatasetError, unknown
-from pytest_prunerob.fingerprint import digest, fingerprint
+from pytest_prunerob.fingerprint import digest, fingerprint, sources
 from pytest_prunerob.networks import NETWORKS
 from pytest_prunerob.store import SCHEMA, Store
 from pytest_prunerob.training import TRAININGS, fine_tuning, fit, recipe
@@ -79,7 +77,7 @@ class Builder:
             "data": train.digest if train is not None else None,
             "seed": cell.seed,
             "torch": version("torch"),
-            "sources": _sources(compression, training),
+            "sources": sources(compression, training),
         }
         model = copy.deepcopy(dense)
 
@@ -143,7 +141,7 @@ class Builder:
             "training": asdict(recipe(cell.training, dataset=cell.dataset)),
             "seed": cell.seed,
             "torch": version("torch"),
-            "sources": _sources(training, networks),
+            "sources": sources(training, networks),
         }
 
 
@@ -160,13 +158,3 @@ def check_names(cell: Cell, axes: tuple[str, ...]) -> None:
             raise CellsError(unknown(axis, value, catalogues[axis]))
         if axis == "dataset" and value.split(":")[0] not in datasets.DATASETS:
             raise CellsError(unknown("dataset", value, datasets.DATASETS))
-
-
-def _sources(*modules: ModuleType) -> dict[str, str]:
-    """Digests of the files that define ``modules``; those of a whole package for a package."""
-    found = {}
-    for module in modules:
-        path = Path(str(module.__file__))
-        for file in sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]:
-            found[f"{module.__name__}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return found

@@ -17,6 +17,7 @@ from pytest_prunerob.claims import Claim, Measure, Quantity
 from pytest_prunerob.statistics import clopper_pearson, lower_bound, paired_lower_bound, upper_bound
 
 Status = Literal["supported", "refuted", "inconclusive", "error"]
+Decision = Literal["exact", "bound", "sequential"]
 Bound = Fraction | float  # a float only for ±inf
 Flags = Callable[[Measure], Sequence[bool]]
 
@@ -69,7 +70,10 @@ class Term:
 class Verdict:
     """The judgement of one claim: status, reason, what it stands on.
 
-    ``margin`` bounds the (smallest) difference by which the claim holds (negative: by which it fails).
+    ``margin`` bounds the (smallest) difference by which the claim holds (negative: by which it fails). ``stands_on``
+    names the attack stages whose adequacy makes survival count. ``decision`` says how it was decided: "exact" (on these
+    samples), "bound" (population=distribution), "sequential". ``score_interval`` is Tango's interval of a paired
+    difference, ``p_value`` the one-sided one of the claim's null hypothesis.
     """
 
     status: Status
@@ -79,6 +83,10 @@ class Verdict:
     population: str
     confidence: float
     settle: str = ""
+    stands_on: str = ""
+    decision: Decision = "exact"
+    score_interval: tuple[float, float] | None = None
+    p_value: float | None = None
 
     @property
     def n(self) -> int:

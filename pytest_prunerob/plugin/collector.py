@@ -164,7 +164,7 @@ class Collector:
         for digest, subject in data["subjects"].items():
             entry = self.subjects.setdefault(digest, subject)
             entry["roles"] = sorted({*entry["roles"], *subject["roles"]})
-            entry["findings"] = entry["findings"] or subject["findings"]
+            entry["checks"] = entry["checks"] or subject["checks"]
         for key, measurement in data["measurements"].items():
             known = self.measurements.get(key)
             if known is None or _done(measurement) >= _done(known):
@@ -197,9 +197,12 @@ class Collector:
                 "keyword": str(self.config.option.keyword),
                 "markexpr": str(self.config.option.markexpr),
                 "maxfail": int(self.config.option.maxfail or 0),
+                "deselected": 0,
+                "stopped_early": False,
                 "planned": len(cells),  # with xdist the controller cannot tell other tests from cells before
             },
             "exit_status": exit_status,
+            "budget": {"seconds": None, "exhausted": False},
             "cells": cells,
             "claims": [claim for cell in cells for claim in self.claims.values() if claim["cell"] == cell["id"]],
             "measurements": self.measurements,
@@ -255,6 +258,7 @@ def _bare_cell(nodeid: str, status: str, message: str, worker: str) -> dict[str,
         "reported": None,
         "claims": [],
         "subjects": [],
+        "dataset": None,
         "cost": {"forward": 0, "backward": 0, "seconds": 0.0},
     }
 

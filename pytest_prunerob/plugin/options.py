@@ -31,6 +31,11 @@ class Options:
     population: str
     confidence: float
     seed: int
+    adequacy: str
+    decide: str
+    time_budget: float | None
+    witness: str
+    summary: Path | None
     root: Path
 
     def shown(self) -> dict[str, str | int | float | None]:
@@ -62,6 +67,11 @@ _OPTIONS = (
     _Option("population", "testset", "NAME", "what claims are about: testset (these samples) or distribution"),
     _Option("confidence", "0.95", "P", "confidence of intervals and of population=distribution"),
     _Option("seed", "0", "N", "seed of the attacks"),
+    _Option("adequacy", "basic", "LEVEL", "how closely attacks are audited where survival counts: basic or full"),
+    _Option("decide", "exact", "HOW", "exact, or sequential (stop as soon as the samples seen decide at --confidence)"),
+    _Option("time-budget", None, "TIME", "stop measuring after this time (90, 90s, 30m, 8h): the rest is inconclusive"),
+    _Option("witness", "keep", "POLICY", "keep the adversarial inputs in the store, or only a hash of each"),
+    _Option("summary", None, "FILE", "write a short Markdown summary here, such as for the page of a CI job"),
 )
 
 
@@ -101,6 +111,11 @@ def resolve(config: pytest.Config) -> Options:
         population=_choice(config, "population", ("testset", "distribution")),
         confidence=_number(config, "confidence", float, lambda p: 0.5 < p < 1, "a number between 0.5 and 1"),
         seed=_number(config, "seed", int, lambda n: 0 <= n < 2**63, "a whole number of at least 0"),
+        adequacy=_choice(config, "adequacy", ("basic", "full")),
+        decide=_choice(config, "decide", ("exact", "sequential")),
+        time_budget=_duration(config, "time_budget"),
+        witness=_choice(config, "witness", ("keep", "hash")),
+        summary=_file(config, "summary"),
         root=config.rootpath,
     )
 
@@ -142,6 +157,22 @@ def _number(config: pytest.Config, key: str, kind: Callable[[str], T], valid: Ca
     except ValueError:
         pass
     raise OptionError(f"{flag(key)}={text!r} is not {words}")
+
+
+def _duration(config: pytest.Config, key: str) -> float | None:
+    """Seconds from "90", "90s", "30m" or "8h"."""
+    text = _text(config, key)
+    if text is None:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+        if 0 < seconds < float("inf"):
+            return seconds
+    except ValueError:
+        pass
+    raise OptionError(f"{flag(key)}={text!r} is not a positive time such as 90, 90s, 30m or 8h")
 
 
 def _device(config: pytest.Config) -> str:

@@ -13,6 +13,7 @@ from pytest_prunerob.ledger import Cost
 from pytest_prunerob.plugin.stash import EVALUATION, OPTIONS
 
 if TYPE_CHECKING:
+    from pytest_prunerob.adequacy import Finding
     from pytest_prunerob.claims import Claim
     from pytest_prunerob.evaluation import TestEvaluation
     from pytest_prunerob.measurement import Measurement
@@ -32,6 +33,7 @@ def payload(item: pytest.Item, expected: str) -> dict[str, Any]:
         "reported": None,
         "claims": [],
         "subjects": [],
+        "dataset": None,
         "cost": _cost(None),
     }
     data: dict[str, Any] = {"cell": cell, "claims": [], "measurements": {}, "subjects": {}, "runtime": None}
@@ -48,6 +50,10 @@ def payload(item: pytest.Item, expected: str) -> dict[str, Any]:
     ]
     cell["claims"] = [claim["id"] for claim in data["claims"]]
     cell["cost"] = _cost(evaluation.cost)
+    datasets = {prepared.data.digest: prepared.data.name for prepared in evaluation.prepared.values()}
+    if len(datasets) == 1:  # subjects on several datasets have none in common
+        ((digest, name),) = datasets.items()
+        cell["dataset"] = {"name": name, "digest": digest}
     cell["subjects"] = sorted({prepared.loaded.digest for prepared in evaluation.prepared.values()})
     data["subjects"] = _subjects(evaluation)
     data["measurements"] = {key: _measurement(found) for key, found in evaluation.measured.items()}
@@ -58,7 +64,6 @@ def payload(item: pytest.Item, expected: str) -> dict[str, Any]:
 def _claim(item: pytest.Item, number: int, claim: Claim, expected: str, evaluation: TestEvaluation) -> dict[str, Any]:
     verdict = claim.verdict
     assert verdict is not None
-    reason = verdict.reason + (f"; what would settle it: {verdict.settle}" if verdict.settle else "")
     margin = None if verdict.margin is None else {"low": _end(verdict.margin[0]), "high": _end(verdict.margin[1])}
     return {
         "id": f"{item.nodeid}#{number}",
@@ -66,7 +71,7 @@ def _claim(item: pytest.Item, number: int, claim: Claim, expected: str, evaluati
         "text": claim.text,
         "verdict": verdict.status,
         "expected": expected,
-        "reason": reason,
+        "reason": verdict.reason,
         "population": verdict.population,
         "confidence": verdict.confidence,
         "margin": margin,
@@ -75,6 +80,12 @@ def _claim(item: pytest.Item, number: int, claim: Claim, expected: str, evaluati
         "attack": verdict.attack,
         "terms": [_term(term, verdict.confidence) for term in verdict.terms if term.measure.number is None],
         "comparison": _comparison(verdict, evaluation.reported),
+        "settle": verdict.settle,
+        "stands_on": verdict.stands_on,
+        "decision": verdict.decision,
+        "score_interval": _score_interval(verdict),
+        "p_value": verdict.p_value,
+        "holm": None,  # the controller knows the family
     }
 
 
@@ -122,6 +133,13 @@ def _interval(term: Term, confidence: float) -> dict[str, float] | None:
     return {"low": term.interval[0], "high": term.interval[1], "confidence": confidence}
 
 
+def _score_interval(verdict: Verdict) -> dict[str, float] | None:
+    if verdict.score_interval is None:
+        return None
+    low, high = verdict.score_interval
+    return {"low": low, "high": high, "confidence": verdict.confidence}
+
+
 def _measurement(measurement: Measurement) -> dict[str, Any]:
     ledger, prepared = measurement.ledger, measurement.prepared
     plan = measurement.plan
@@ -158,6 +176,7 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         "complete": ledger.complete,
         "stages": stages,
         "cost": _cost(sum((segment.cost for segment in ledger.segments.values()), Cost())),
+        "checks": [],
     }
 
 
@@ -173,12 +192,16 @@ def _subjects(evaluation: TestEvaluation) -> dict[str, Any]:
                 "weights": prepared.loaded.weights,
                 "roles": [],
                 "parameters": facts.parameters(prepared.loaded.module),
-                "findings": [asdict(finding) for finding in prepared.known_findings],
+                "checks": [_check(finding) for finding in prepared.known_findings],
             },
         )
         if subject.role not in entry["roles"]:
             entry["roles"].append(subject.role)
     return found
+
+
+def _check(finding: Finding) -> dict[str, Any]:
+    return {**asdict(finding), "stage": "", "outcome": "failed", "value": None, "limit": None}
 
 
 def _runtime(item: pytest.Item, evaluation: TestEvaluation) -> dict[str, Any]:

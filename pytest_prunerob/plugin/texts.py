@@ -33,7 +33,7 @@ def explanation(claim: Mapping[str, Any]) -> str:
     if claim["attack"]:
         lines.append(f"attack:   {claim['attack']}")
     if claim["reason"]:
-        lines.append(f"reason:   {claim['reason']}")
+        lines.append(f"reason:   {claim['reason']}" + (f"; to settle it: {claim['settle']}" if claim["settle"] else ""))
     return "\n".join(lines)
 
 

@@ -51,13 +51,22 @@ def empty_running(started: str) -> dict[str, Any]:
             "seed": 0,
         },
         "options": {},
-        "selection": {"args": [], "keyword": "", "markexpr": "", "maxfail": 0, "planned": 0},
+        "selection": {
+            "args": [],
+            "keyword": "",
+            "markexpr": "",
+            "maxfail": 0,
+            "planned": 0,
+            "deselected": 0,
+            "stopped_early": False,
+        },
         "exit_status": None,
         "cells": [],
         "claims": [],
         "measurements": {},
         "subjects": {},
         "store": {"path": "", "mode": "rw", "hits": 0, "misses": 0, "quarantined": []},
+        "budget": {"seconds": None, "exhausted": False},
         "cost": {"forward": 0, "backward": 0, "seconds": 0.0},
     }
 

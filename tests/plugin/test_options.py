@@ -84,6 +84,11 @@ def test_options_reach_the_results(suite: Suite, pytester: pytest.Pytester) -> N
         "population": "distribution",
         "confidence": 0.9,
         "seed": 5,
+        "adequacy": "basic",
+        "decide": "exact",
+        "time_budget": None,
+        "witness": "keep",
+        "summary": None,
     }
     assert results["store"]["path"] == "kept/store"
     assert results["environment"]["seed"] == 5

@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pytest_prunerob.cli import deviations, lock_of, main
+from pytest_prunerob.cli import main
+from pytest_prunerob.commands.lock import lock_of
+from pytest_prunerob.commands.verify import deviations
 from pytest_prunerob.errors import ResultsError
 from pytest_prunerob.fingerprint import weights_digest
 from pytest_prunerob.report.results import read

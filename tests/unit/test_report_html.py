@@ -24,7 +24,20 @@ from pytest_prunerob.report.results import empty_running, read, validate
 
 EXAMPLE = read(Path(__file__).parents[1] / "data" / "results_example.json")
 HOSTILE = "<script>alert(1)</script>"
-FIXED = {"schema", "status", "started", "finished", "verdict", "expected", "population", "kind", "mode"}
+FIXED = {
+    "schema",
+    "status",
+    "started",
+    "finished",
+    "verdict",
+    "expected",
+    "population",
+    "kind",
+    "mode",
+    "decision",
+    "outcome",
+    "level",
+}
 NAMED_BY_FILE = {"parameters", "packages", "precision", "options", "measurements", "subjects"}
 
 

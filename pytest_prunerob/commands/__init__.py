@@ -1,0 +1,9 @@
+"""The commands of ``prunerob``: one file each, with HELP, ``add_arguments(parser)`` and ``run(given) -> exit code``."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from pytest_prunerob.commands import lock, verify
+
+COMMANDS: dict[str, ModuleType] = {"lock": lock, "verify": verify}
