@@ -6,19 +6,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from pytest_prunerob import adequacy
-from pytest_prunerob.adequacy import PROBES, Finding, audit
+from pytest_prunerob.adequacy import PROBES, Audit, Check, Finding, audit
 from pytest_prunerob.attacks import ATTACKS
+from pytest_prunerob.budget import Budget
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.errors import ModelError, PlanError
 from pytest_prunerob.fingerprint import digest, sources, weights_digest
-from pytest_prunerob.ledger import Cost, Kind, Ledger, Segment
+from pytest_prunerob.ledger import Cost, Kind, Ledger, Segment, WitnessSet
 from pytest_prunerob.plans import MICRO_BATCH, Plan, resolve
 from pytest_prunerob.store import SCHEMA, Store
 from pytest_prunerob.subjects import LoadedSubject, is_exported, prepare
@@ -36,6 +37,8 @@ class Bench:
     engine: Engine
     report: Callable[[str], None]
     cost: Cost = Cost()
+    adequacy: Literal["basic", "full"] = "basic"
+    budget: Budget = Budget()
     _prepared: OrderedDict[tuple[str, tuple[str, ...], str], Prepared] = field(default_factory=OrderedDict)
 
     def prepare(self, model: object, data: Dataset, role: str) -> Prepared:
@@ -118,6 +121,7 @@ class Prepared:
             store, key = self.bench.store, self.key("audit", None, indicators=_source_of_audit())
             content = store.manifest(key)
             if content is None:
+                self.bench.budget.require(f"the check of the {self.loaded.role} model")
                 self.bench.report(f"{self.loaded.role}: checking the model")
                 x = self.data.x[:PROBES].to(self.bench.engine.device)
                 y = self.data.y[:PROBES].to(self.bench.engine.device)
@@ -190,6 +194,7 @@ class Measurement:
     """One measurement of a subject: a ledger with its place in the store.
 
     ``cost`` is what this run spent on it; the ledger's segments carry what they cost whenever they were made.
+    ``checks`` are the outcomes of its last audit, ``audits`` all of them by key (see ``auditing``).
     """
 
     prepared: Prepared
@@ -197,6 +202,8 @@ class Measurement:
     plan: Plan | None
     ledger: Ledger
     cost: Cost = Cost()
+    checks: tuple[Check, ...] = ()
+    audits: dict[str, Audit] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
 
     def open(self) -> None:
@@ -218,6 +225,7 @@ class Measurement:
 
         Raises:
             StoreMissError: where the store is read-only.
+            BudgetSpentError: where no time is left for a unit that the store does not have.
         """
         bench, key = self.prepared.bench, self.ledger.key
         if bench.store.mode == "ro":
@@ -226,6 +234,7 @@ class Measurement:
             self._join()
             if self.ledger.todo(micro_batch) != stage:
                 return
+            bench.budget.require(f"{self.text}: {self.ledger.stages[stage]}")
             bench.report(
                 f"{self.text}: {self.ledger.stages[stage]}, micro-batch {micro_batch + 1} of "
                 f"{self.ledger.micro_batches}, {len(self.ledger.broken)} of {len(self.ledger.start)} samples broken"
@@ -254,7 +263,7 @@ class Measurement:
         x, y = data.x[list(positions)], data.y[list(positions)]
         if self.plan is None:
             logits, cost = engine.clean(module, x)
-            self._spend(cost)
+            self.spend(cost)
             prepared.known_logits.update(zip(positions, logits, strict=True))
             finite = logits.isfinite().all(1).tolist()
             labels = logits.argmax(1).tolist()
@@ -263,10 +272,12 @@ class Measurement:
             return Segment(key, stage, micro_batch, positions, {}, errors, values, cost)
         clean = prepared.clean_logits(positions)
         result = engine.run(self.kind, module, self.plan, stage, x, y, data.classes, clean)
-        self._spend(result.cost)
-        witness = None
+        self.spend(result.cost)
+        witnesses: tuple[WitnessSet, ...] = ()
         if result.witness is not None:
-            witness = prepared.bench.store.add_witness(key, result.witness)
+            places = sorted(result.broken)
+            found, lengths = [positions[i] for i in places], [result.broken[i] for i in places]
+            witnesses = (prepared.bench.store.add_witnesses(key, found, lengths, result.witness),)
         return Segment(
             key,
             stage,
@@ -276,24 +287,36 @@ class Measurement:
             {positions[i]: reason for i, reason in result.errors.items()},
             {positions[i]: value for i, value in result.values.items()},
             result.cost,
-            witness,
+            witnesses,
         )
 
-    def _spend(self, cost: Cost) -> None:
+    def spend(self, cost: Cost) -> None:
+        """Count work done for this measurement."""
         self.cost = self.cost + cost
         self.prepared.bench.spent(cost)
 
     def _join(self) -> None:
-        for name, segment in self.prepared.bench.store.segments(self.ledger.key, skip=self._seen).items():
+        store, key = self.prepared.bench.store, self.ledger.key
+        for name, segment in store.segments(key, skip=self._seen).items():
             self._seen.add(name)
-            if segment.stage < len(self.ledger.stages) and segment.micro_batch < self.ledger.micro_batches:
+            misfit = self.ledger.misfit(segment)
+            if misfit:
+                store.refuse(key, name, misfit)
+            else:
                 self.ledger.add(segment)
 
     def _manifest(self) -> dict[str, Any]:
         return {
             **self.prepared.material(self.kind, self.plan),
             "probes": self.prepared.probes.double().tolist(),
-            "provenance": {"device": self.prepared.bench.engine.device, "chunk": self.prepared.bench.engine.chunk},
+            "shape": self.ledger.shape(),
+            "provenance": {
+                "role": self.prepared.loaded.role,
+                "plan": self.plan.text if self.plan else "",
+                "data": self.prepared.data.name,
+                "device": self.prepared.bench.engine.device,
+                "chunk": self.prepared.bench.engine.chunk,
+            },
         }
 
     def _same_logits(self, stored: object) -> bool:

@@ -13,13 +13,14 @@ from typing import cast
 import pytest
 import torch
 
+from pytest_prunerob.budget import Budget
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.errors import OptionError
 from pytest_prunerob.measurement import Bench
 from pytest_prunerob.models import Builder
 from pytest_prunerob.plugin.options import Options, flag
 from pytest_prunerob.plugin.stash import OPTIONS, RUNTIME, STARTED, STDERR
-from pytest_prunerob.store import Mode, Store
+from pytest_prunerob.store import Mode, Policy, Store
 from pytest_prunerob.threads import threads_per_worker
 
 HEARTBEAT_SECONDS = 60.0  # silent CI jobs are killed after a few minutes
@@ -89,13 +90,16 @@ def runtime(config: pytest.Config) -> Runtime:
         descriptor = config.stash[STDERR]
         terminal = os.isatty(descriptor) and not hasattr(config, "workerinput")
         beat = Heartbeat(descriptor, HEARTBEAT_SECONDS)
-        store = Store(options.store, cast(Mode, options.store_mode), config.stash[STARTED])
+        store = Store(
+            options.store, cast(Mode, options.store_mode), config.stash[STARTED], cast(Policy, options.witness)
+        )
         store.check_writable()
         device = torch_device(options, worker=hasattr(config, "workerinput"))
         torch.set_num_threads(threads_per_worker())
         engine = Engine(device, options.batch_size, options.seed)
-        builder = Builder(store, device, terminal, beat.report, options.root)
-        config.stash[RUNTIME] = Runtime(Bench(store, engine, beat.report), builder, beat, config)
+        budget = Budget(options.time_budget, config.stash[STARTED])
+        builder = Builder(store, device, terminal, beat.report, options.root, budget)
+        config.stash[RUNTIME] = Runtime(Bench(store, engine, beat.report, budget=budget, adequacy=cast(Any, options.adequacy)), builder, beat, config)
         if not terminal:
             beat.start()
     shared: Runtime = config.stash[RUNTIME]

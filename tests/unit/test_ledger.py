@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_prunerob.errors import StoreError
-from pytest_prunerob.ledger import Cost, Ledger, Segment, segment_from_json
+from pytest_prunerob.ledger import Cost, Ledger, Segment, WitnessSet, segment_from_json
 
+KEPT = WitnessSet((0, 2), (0.125, 0.5), ("a" * 64, "b" * 64), f"wit-{'c' * 64}.npy")
+HASHED = WitnessSet((0,), (0.25,), ("d" * 64,))
 N, SIZE = 5, 3  # micro-batches {0, 1, 2} and {3, 4}
 
 
@@ -96,7 +98,15 @@ def test_a_first_stage_made_again_sends_its_new_survivors_through_the_second() -
 
 def test_segments_come_back_from_json() -> None:
     segment = Segment(
-        "k", 1, 0, (0, 1, 2), {0: 0.125}, {1: "NaN"}, {0: -0.5, 2: math.inf, 1: -math.inf}, Cost(3, 2, 0.5), "wit-x.npy"
+        "k",
+        1,
+        0,
+        (0, 1, 2),
+        {0: 0.125},
+        {1: "NaN"},
+        {0: -0.5, 2: math.inf, 1: -math.inf},
+        Cost(3, 2, 0.5),
+        (KEPT, HASHED),
     )
     text = json.dumps(segment.to_json(), allow_nan=False)
     assert segment_from_json(json.loads(text), "k") == segment

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import time
@@ -10,8 +12,9 @@ import pytest
 import torch
 
 from pytest_prunerob.errors import StoreError, StoreMissError
-from pytest_prunerob.ledger import Segment
+from pytest_prunerob.ledger import Segment, WitnessSet, segment_from_json
 from pytest_prunerob.store import Mode, Store
+from pytest_prunerob.store.witnesses import decoded
 
 KEY, OTHER = "ab" + "0" * 62, "cd" + "0" * 62
 CONTENT = {"kind": "decide", "probes": [[0.5, -1.25]]}
@@ -21,7 +24,8 @@ WITNESS = np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2) / 8
 def filled(root: Path) -> Store:
     store = Store(root)
     store.create(KEY, CONTENT)
-    store.add(Segment(KEY, 0, 0, (0, 1, 2), {0: 0.1, 2: 0.2}, witness=store.add_witness(KEY, WITNESS)))
+    witnesses = (store.add_witnesses(KEY, [0, 2], [0.1, 0.2], WITNESS),)
+    store.add(Segment(KEY, 0, 0, (0, 1, 2), {0: 0.1, 2: 0.2}, witnesses=witnesses))
     store.add(Segment(KEY, 0, 1, (3, 4)))
     return store
 
@@ -39,9 +43,10 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.manifest(KEY) == CONTENT
     assert units(store) == [(0, 0), (0, 1)]
-    (first,) = (s for s in store.segments(KEY).values() if s.witness)
-    assert first.witness is not None
-    assert np.array_equal(store.witness(KEY, first.witness), WITNESS)
+    found = store.witnesses(KEY)
+    assert [(position, witness.distance) for position, witness in found.items()] == [(0, 0.1), (2, 0.2)]
+    assert np.array_equal(np.stack([found[0].array, found[2].array]), WITNESS)  # type: ignore[arg-type]
+    assert found[2].sha256 == hashlib.sha256(WITNESS[1].tobytes()).hexdigest()
     assert store.segments(KEY, skip=set(store.segments(KEY))) == {}
     assert (store.manifest(OTHER), store.segments(OTHER), store.model(OTHER)) == (None, {}, None)
     assert sorted(name.split("/")[-1][:4] for name in files(tmp_path)) == ["mani", "seg-", "seg-", "wit-"]
@@ -99,11 +104,17 @@ def test_a_segment_under_another_key_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_is_unpickled_and_no_name_leads_out(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    (tmp_path / "outside.npy").write_bytes(b"")
-    with pytest.raises(StoreError, match="witnesses"):
-        store.witness(KEY, "../../../outside.npy")
+    (name,) = (name for name, segment in store.segments(KEY).items() if segment.witnesses)
+    data = json.loads((store.folder(KEY) / name).read_bytes())
+    data["witnesses"][0]["file"] = f"../{OTHER}/wit-{'0' * 64}.npy"
+    with pytest.raises(StoreError, match="is no file of witnesses"):
+        segment_from_json(data, KEY)
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([{}, {}], dtype=object), allow_pickle=True)
+    with pytest.raises(StoreError, match="no array of floating numbers"):
+        decoded(pickled.getvalue(), WitnessSet((0, 2), (0.1, 0.2), ("", "")))
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        store.add_witness(KEY, np.array([{}], dtype=object))
+        store.add_witnesses(KEY, [0], [0.1], np.array([{}], dtype=object))
 
 
 def test_read_only_writes_nothing(tmp_path: Path) -> None:
@@ -116,7 +127,7 @@ def test_read_only_writes_nothing(tmp_path: Path) -> None:
     for write in (
         lambda: store.create(OTHER, CONTENT),
         lambda: store.add(Segment(OTHER, 0, 0, ())),
-        lambda: store.add_witness(OTHER, WITNESS),
+        lambda: store.add_witnesses(OTHER, [0, 1], [0.1, 0.1], WITNESS),
         lambda: store.add_model(OTHER, {"w": torch.zeros(1)}, {}),
     ):
         with pytest.raises(StoreMissError, match="store-mode=ro measures nothing: run the same command with"):
@@ -210,7 +221,7 @@ def test_disk_errors_are_store_errors(tmp_path: Path) -> None:
         store.check_writable,
         lambda: store.create(KEY, CONTENT),
         lambda: store.add(Segment(KEY, 0, 0, ())),
-        lambda: store.add_witness(KEY, WITNESS),
+        lambda: store.add_witnesses(KEY, [0, 1], [0.1, 0.1], WITNESS),
         lambda: store.add_model(KEY, {}, {}),
         lambda: store.lock(KEY, "x").__enter__(),
     ):
