@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pytest_prunerob.adequacy.discrete import MISMATCH, discrete, gradient_mismatch
 from pytest_prunerob.errors import DatasetError, ModelError
 from pytest_prunerob.subjects import as_logits, is_exported
 
-__all__ = ["INDICATORS", "PROBES", "Finding", "Level", "audit"]
+__all__ = ["INDICATORS", "MISMATCH", "PROBES", "Finding", "Level", "audit", "discrete", "gradient_mismatch"]
 
 Level = Literal["error", "inconclusive"]
 
