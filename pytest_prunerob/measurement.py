@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from math import isfinite
 from typing import Any, Literal
 
 import torch
@@ -21,12 +23,10 @@ from pytest_prunerob.errors import ModelError, PlanError
 from pytest_prunerob.fingerprint import digest, sources, weights_digest
 from pytest_prunerob.ledger import Cost, Kind, Ledger, Segment, WitnessSet
 from pytest_prunerob.plans import MICRO_BATCH, Plan, resolve
-from pytest_prunerob.store import SCHEMA, Store
+from pytest_prunerob.store import PROBE_TOLERANCE, SCHEMA, Store
 from pytest_prunerob.subjects import LoadedSubject, is_exported, prepare
 
 KEPT = 8  # prepared subjects kept in memory (ours)
-# Largest change of a probe logit, relative to the largest one, that a stored measurement may have behind it (ours).
-PROBE_TOLERANCE = 1e-4
 
 
 @dataclass
@@ -76,14 +76,18 @@ class Prepared:
     _findings: tuple[Finding, ...] | None = None
     _measurements: dict[str, Measurement] = field(default_factory=dict)
     _state: str = ""
+    _attributes: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._state = _state(self.loaded.module)
+        self._attributes = plain_attributes(self.loaded.module)
 
     @property
     def changed(self) -> bool:
-        """Whether the module has other weights or another mode than when it was identified."""
-        return _state(self.loaded.module) != self._state
+        """Whether the module has other weights, settings or another mode than when it was identified."""
+        now = plain_attributes(self.loaded.module)  # a forward may set new ones, such as a size that it remembers
+        same = all(name in now and now[name] == value for name, value in self._attributes.items())
+        return not same or _state(self.loaded.module) != self._state
 
     def require_unchanged(self, role: str) -> None:
         """Refuse to measure, or to answer for, what is no longer the subject.
@@ -119,19 +123,19 @@ class Prepared:
         """The indicators of the error level on the probes; kept in the store."""
         if self._findings is None:
             store, key = self.bench.store, self.key("audit", None, indicators=_source_of_audit())
-            content = store.manifest(key)
-            if content is None:
+            material, content = self.material("audit", None), store.manifest(key)
+            self._findings = None if content is None else _stored_findings(content, material)
+            if content is not None and self._findings is None:
+                store.set_aside(key, "the findings are not those of this model")
+            if self._findings is None:
                 self.bench.budget.require(f"the check of the {self.loaded.role} model")
                 self.bench.report(f"{self.loaded.role}: checking the model")
                 x = self.data.x[:PROBES].to(self.bench.engine.device)
-                y = self.data.y[:PROBES].to(self.bench.engine.device)
                 self._findings = audit(
-                    self.loaded.module, x, y, classes=self.data.classes, exported=self.loaded.exported
+                    self.loaded.module, x, classes=self.data.classes, exported=self.loaded.exported
                 )
                 if store.mode != "ro":
-                    store.create(key, {"kind": "audit", "findings": [asdict(finding) for finding in self._findings]})
-            else:
-                self._findings = tuple(Finding(**finding) for finding in content["findings"])
+                    store.create(key, {**material, "findings": [asdict(finding) for finding in self._findings]})
         return self._findings
 
     @property
@@ -211,6 +215,10 @@ class Measurement:
         store, key = self.prepared.bench.store, self.ledger.key
         content = store.manifest(key)
         if content is None:
+            store.misses += 1
+            return
+        if not _made_of(content, self.prepared.material(self.kind, self.plan)):
+            store.set_aside(key, "the manifest is that of another measurement")
             store.misses += 1
             return
         if not self._same_logits(content.get("probes")):
@@ -308,7 +316,7 @@ class Measurement:
     def _manifest(self) -> dict[str, Any]:
         return {
             **self.prepared.material(self.kind, self.plan),
-            "probes": self.prepared.probes.double().tolist(),
+            "probes": [[v if isfinite(v) else repr(v) for v in row] for row in self.prepared.probes.double().tolist()],
             "shape": self.ledger.shape(),
             "provenance": {
                 "role": self.prepared.loaded.role,
@@ -319,11 +327,11 @@ class Measurement:
             },
         }
 
-    def _same_logits(self, stored: object) -> bool:
+    def _same_logits(self, stored: Any) -> bool:
         logits = self.prepared.probes.double()
         try:
-            before = torch.tensor(stored, dtype=torch.float64)
-        except (TypeError, ValueError):
+            before = torch.tensor([[float(value) for value in row] for row in stored], dtype=torch.float64)
+        except (TypeError, ValueError, OverflowError):
             return False
         if before.shape != logits.shape:
             return False
@@ -350,6 +358,19 @@ def _state(module: nn.Module) -> str:
     """What a test can change of a module that it holds: parameters, buffers, train mode."""
     tensors = dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
     return digest([weights_digest(tensors), list(_training(module))])
+
+
+def _made_of(content: Mapping[str, Any], material: Mapping[str, Any]) -> bool:
+    """Whether a manifest names the key material ``material``: a key alone could be anybody's."""
+    return all(content.get(name) == value for name, value in json.loads(json.dumps(material)).items())
+
+
+def _stored_findings(content: Mapping[str, Any], material: Mapping[str, Any]) -> tuple[Finding, ...] | None:
+    try:
+        found = tuple(Finding(**finding) for finding in content["findings"])
+    except (KeyError, TypeError):
+        return None
+    return found if _made_of(content, material) else None
 
 
 def _source_of_audit() -> Mapping[str, str]:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from pytest_prunerob.commands import lock, verify
+from pytest_prunerob.commands import lock, store, verify
 
-COMMANDS: dict[str, ModuleType] = {"lock": lock, "verify": verify}
+COMMANDS: dict[str, ModuleType] = {"lock": lock, "store": store, "verify": verify}

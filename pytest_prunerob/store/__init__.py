@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_prunerob.store.files import SCHEMA, TEMPORARY
-from pytest_prunerob.store.store import MODES, Mode, Store
+from pytest_prunerob.store.store import MODES, PROBE_TOLERANCE, Mode, Store
 from pytest_prunerob.store.witnesses import POLICIES, Policy, Witness
 
-__all__ = ["MODES", "POLICIES", "SCHEMA", "TEMPORARY", "Mode", "Policy", "Store", "Witness"]
+__all__ = ["MODES", "POLICIES", "PROBE_TOLERANCE", "SCHEMA", "TEMPORARY", "Mode", "Policy", "Store", "Witness"]

@@ -29,6 +29,8 @@ from pytest_prunerob.store.witnesses import Array, Policy, Witness
 if TYPE_CHECKING:
     import torch
 
+# Largest change of a probe logit, relative to the largest one, that a stored measurement may have behind it (ours).
+PROBE_TOLERANCE = 1e-4
 Mode = Literal["rw", "ro", "refresh"]
 MODES: tuple[Mode, ...] = ("rw", "ro", "refresh")
 
