@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from pytest_prunerob.errors import ResultsError, unknown
 from pytest_prunerob.report import results as results_file
+from pytest_prunerob.report.gate import deviations, freshness, waivers
 
 HELP = "check that a run is complete and every locked claim came out as expected"
+WEIGHTS = (".safetensors", ".pt", ".pth")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,70 +25,115 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         default=[],
-        metavar="NAME=PATH",
-        help="the weights that the subject NAME (dense, pruned, …) must have had: .safetensors or .pt",
+        metavar="NAME=REF",
+        help="what the subject NAME (dense, pruned, …) must have been: weights (.safetensors, .pt), an exported "
+        "program (.pt2) or pkg.mod:callable",
+    )
+    parser.add_argument("--max-age", metavar="TIME", help="refuse a run that finished longer ago: 90s, 30m, 8h, 2d")
+    parser.add_argument("--revision", metavar="SHA", help="refuse a run of another git revision, or of a changed tree")
+    parser.add_argument(
+        "--deep", action="store_true", help="forward every stored witness again; needs --store and the models"
+    )
+    parser.add_argument("--store", type=Path, metavar="DIR", help="with --deep: the store that the run used")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="REF",
+        help="with --deep: where samples are from, digits, npz:PATH or pkg.mod:callable",
+    )
+    parser.add_argument(
+        "--allow-hash", action="store_true", help="with --deep: accept witnesses of which only a hash was kept"
     )
 
 
 def run(given: argparse.Namespace) -> int:
     """Print every deviation from the lock; 0 if there is none."""
     results, lock = results_file.read(given.results), results_file.read_lock(given.lock)
-    found = deviations(results, lock, datetime.now(UTC).date())
-    for model in given.model:
-        found += _other_weights(results, model)
+    now = datetime.now(UTC)
+    found = freshness(results, now, _duration(given.max_age), _revision(given.revision))
+    found += deviations(results, lock, now.date())
+    models = [_named(results, model) for model in given.model]
+    for name, reference in models:
+        found += _other_model(results, name, reference)
+    if given.deep:
+        found += _deep(results, models, given)
     for sentence in found:
         print(f"✗ {sentence}")  # noqa: T201 - the product
+    _print_waivers(results, lock, now)
     unlocked = [claim["id"] for claim in results["claims"] if claim["id"] not in lock["claims"]]
-    waived = [name for name, expected in lock["claims"].items() if expected["waiver"] is not None]
-    for name in waived:
-        waiver = lock["claims"][name]["waiver"]
-        print(f"  waived until {waiver['expires']}: {name}: {waiver['reason']}")  # noqa: T201
     if unlocked:
         print(f"  {len(unlocked)} claims of the run are not in the lock, such as {unlocked[0]}")  # noqa: T201
-    word = "as locked" if not found else f"{len(found)} deviations from the lock"
+    word = "as locked" if not found else f"{len(found)} deviation{'s' * (len(found) > 1)} from the lock"
     print(f"{len(lock['claims'])} locked claims: {word}")  # noqa: T201
     return 1 if found else 0
 
 
-def deviations(results: Mapping[str, Any], lock: Mapping[str, Any], today: date) -> list[str]:
-    """Why ``results`` are not as locked, a sentence each; empty if they are."""
-    found = []
-    if results["status"] != "complete":
-        found.append(f"the run is {results['status']}")
+def _print_waivers(results: Mapping[str, Any], lock: Mapping[str, Any], now: datetime) -> None:
     claims = {claim["id"]: claim for claim in results["claims"]}
-    for name, expected in lock["claims"].items():
-        waiver = expected["waiver"]
-        if waiver is not None and date.fromisoformat(waiver["expires"]) >= today:
-            continue
-        expired = f" (its waiver expired on {waiver['expires']})" if waiver is not None else ""
-        claim = claims.get(name)
-        if claim is None:
-            found.append(f"{name} was not judged{expired}")
-        elif claim["text"] != expected["text"]:
-            found.append(f"{name} claims '{claim['text']}', locked is '{expected['text']}'{expired}")
-        elif claim["n"] != expected.get("n", claim["n"]):
-            found.append(f"{name} is about {claim['n']} samples, locked are {expected['n']}{expired}")
-        elif claim["verdict"] != expected["expected"]:
-            found.append(f"{name} is {claim['verdict']}, expected {expected['expected']}{expired}")
-        elif (claim["population"], claim["confidence"]) != (lock["population"], lock["confidence"]):
-            found.append(
-                f"{name} was judged for population {claim['population']} at confidence {claim['confidence']}, "
-                f"locked are {lock['population']} and {lock['confidence']}"
-            )
-    return found
+    for waiver in waivers(lock):
+        if waiver.holds(now.date()):
+            claim = claims.get(waiver.claim)
+            is_now = "not judged" if claim is None else claim["verdict"]
+            expected = lock["claims"][waiver.claim]["expected"]
+            needed = f"{is_now}, expected {expected}" if is_now != expected else f"{is_now}: no longer needed"
+            print(f"  waived until {waiver.expires}: {waiver.claim} ({needed}): {waiver.reason}")  # noqa: T201
 
 
-def _other_weights(results: Mapping[str, Any], model: str) -> list[str]:
-    """Whether the subject NAME of the run had the weights in PATH."""
-    name, equals, path = model.partition("=")
-    if not equals or not name or not path:
-        raise ResultsError(f"--model {model!r} is not NAME=PATH")
+def _named(results: Mapping[str, Any], model: str) -> tuple[str, str]:
+    name, equals, reference = model.partition("=")
+    if not equals or not name or not reference:
+        raise ResultsError(f"--model {model!r} is not NAME=REF")
     roles = {role for subject in results["subjects"].values() for role in subject["roles"]}
     if name not in roles:
         raise ResultsError(unknown("subject", name, roles))
-    from pytest_prunerob.checkpoints import read_state
-    from pytest_prunerob.fingerprint import weights_digest
+    return name, reference
 
-    weights = weights_digest(read_state(path))
-    others = [s["digest"] for s in results["subjects"].values() if name in s["roles"] and s["weights"] != weights]
-    return [f"the {name} model {digest[:12]} of the run does not have the weights in {path}" for digest in others]
+
+def _other_model(results: Mapping[str, Any], name: str, reference: str) -> list[str]:
+    """Whether every subject called ``name`` was the model that ``reference`` leads to."""
+    from pytest_prunerob.checkpoints import load_reference, read_state
+    from pytest_prunerob.fingerprint import fingerprint, weights_digest
+
+    subjects = [subject for subject in results["subjects"].values() if name in subject["roles"]]
+    if Path(reference).suffix in WEIGHTS:
+        weights = weights_digest(read_state(reference))
+        others = [subject["digest"] for subject in subjects if subject["weights"] != weights]
+        return [
+            f"the {name} model {digest[:12]} of the run does not have the weights in {reference}" for digest in others
+        ]
+    own = fingerprint(load_reference(reference))
+    others = [subject["digest"] for subject in subjects if subject["digest"] != own]
+    return [f"the {name} model {digest[:12]} of the run is not {reference}, which is {own[:12]}" for digest in others]
+
+
+def _deep(results: Mapping[str, Any], models: Sequence[tuple[str, str]], given: argparse.Namespace) -> list[str]:
+    if given.store is None:
+        raise ResultsError("--deep needs --store DIR: the witnesses are there")
+    from pytest_prunerob.commands.deep import check
+
+    references = [reference for _, reference in models if Path(reference).suffix not in WEIGHTS]
+    checked = check(results, given.store, references, given.dataset, allow_hash=given.allow_hash)
+    print(f"  {checked.text}")  # noqa: T201
+    return list(checked.problems)
+
+
+def _duration(text: str | None) -> timedelta | None:
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
+    try:
+        found = timedelta(seconds=float(number) * UNITS[unit])
+    except (ValueError, OverflowError):
+        found = timedelta(0)
+    if found <= timedelta(0):
+        raise ResultsError(f"--max-age {text!r} is not a positive time such as 90, 90s, 30m, 8h or 2d")
+    return found
+
+
+def _revision(text: str | None) -> str | None:
+    if text is None:
+        return None
+    if len(text) < 7 or not set(text.lower()) <= set("0123456789abcdef"):
+        raise ResultsError(f"--revision {text!r} is no git revision: give at least 7 hexadecimal digits")
+    return text.lower()

@@ -39,13 +39,27 @@ def lock() -> dict[str, Any]:
         "created": STARTED,
         "population": "testset",
         "confidence": 0.95,
+        "decide": "exact",
+        "adequacy": "basic",
+        "seed": 0,
+        "subjects": {"a1": {"weights": "b2", "roles": ["pruned"]}},
         "claims": {
             "test_a.py::test_a[x]#0": {
                 "text": "pruned.accuracy() > 0.9",
                 "expected": "supported",
+                "n": 100,
+                "dataset": "c3",
+                "subjects": ["a1"],
                 "waiver": {"reason": "known, see the release notes", "expires": "2026-12-31"},
             },
-            "test_a.py::test_b[x]#0": {"text": "c", "expected": "refuted", "waiver": None},
+            "test_a.py::test_b[x]#0": {
+                "text": "c",
+                "expected": "refuted",
+                "n": 100,
+                "dataset": None,
+                "subjects": None,
+                "waiver": None,
+            },
         },
     }
 
