@@ -21,6 +21,7 @@ from pytest_prunerob.reported import Table
 AXES = ("dataset", "network", "training", "method", "sparsity", "seed", "dense", "pruned")
 ATTRIBUTE = "__prunerob_cells__"
 ID_LENGTH = 100
+PLACES = 20  # decimal places of a sparsity (ours): a float has 17, and a giant exponent would fill memory
 Test = TypeVar("Test", bound=Callable[..., object])
 
 
@@ -191,6 +192,8 @@ def _sparsities(items: list[Any]) -> tuple[str, ...]:
         if not valid:
             hint = f"; did you mean '{number / 100}'?" if number.is_finite() and 1 < number < 100 else ""
             raise CellsError(f"sparsity={item!r} is not in [0, 1): it is the share that is removed{hint}")
+        if int(number.as_tuple().exponent) < -PLACES:
+            raise CellsError(f"sparsity={item!r} has more than {PLACES} decimal places")
         numbers.append(abs(number))  # "-0" is 0
     width = max(2, *(-int(number.as_tuple().exponent) for number in numbers))
     return tuple(f"{number:.{width}f}" for number in numbers)

@@ -5,6 +5,8 @@ PrunerobError
 │   ├── CellsError      the grid of a cells(...) decorator, its profiles, samples or reported table
 │   ├── PlanError       a threat model or an attack plan
 │   ├── ClaimError      a claim that cannot be judged, such as one over two unrelated datasets
+│   │   └── GrammarError  a claim in a file that is not in the grammar
+│   ├── ClaimsFileError  a *.claims.toml file, with the line and column
 │   ├── DatasetError    a dataset: shape, range, labels, file
 │   ├── ModelError      a model: reference, checkpoint, output, mode
 │   ├── CompressionError  a method or an amount
@@ -12,6 +14,7 @@ PrunerobError
 ├── KeyMaterialError    something that decides a result cannot be hashed, so nothing may be stored under it
 ├── StoreError          the store cannot be written or read
 │   └── StoreMissError  store-mode=ro and the result is not there
+├── BudgetSpentError    the time budget is over: what was asked for is left undone
 └── ResultsError        a results or lock file that is not what it claims to be
 """
 
@@ -41,6 +44,18 @@ class ClaimError(InputError):
     """A claim that cannot be judged."""
 
 
+class GrammarError(ClaimError):
+    """A claim in a file that is not in the grammar; ``offset`` is the place in its text, in characters."""
+
+    def __init__(self, sentence: str, offset: int) -> None:
+        super().__init__(sentence)
+        self.offset = offset
+
+
+class ClaimsFileError(InputError):
+    """A ``*.claims.toml`` file; the sentence starts with file, line and column."""
+
+
 class DatasetError(InputError):
     """A dataset: shape, range, labels or file."""
 
@@ -67,6 +82,10 @@ class StoreError(PrunerobError):
 
 class StoreMissError(StoreError):
     """The store is read-only and does not hold the result."""
+
+
+class BudgetSpentError(PrunerobError):
+    """The time budget is over before something could begin; what was measured so far is kept."""
 
 
 class ResultsError(PrunerobError):

@@ -6,6 +6,7 @@ number of classes of the subject (``resolve``) before it runs, and only the reso
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -15,6 +16,7 @@ from pytest_prunerob.errors import PlanError, unknown
 
 Number = str | int | float | Fraction
 Parameter = int | str | bool
+LONGEST = 64  # characters of a number (ours); none needs more, and a giant exponent would fill memory
 MICRO_BATCH = 250  # the batch size of the published AutoAttack evaluations, hence the unit of randomness
 
 
@@ -251,7 +253,7 @@ def _norm(norm: str, allowed: tuple[str, ...]) -> str:
 def _eps(value: Number, name: str = "eps") -> str:
     text = repr(float(value)) if isinstance(value, float) else str(value).strip()
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or len(text) > LONGEST or re.search(r"[eE][+-]?[0-9_]{4}", text):
             raise ValueError
         number = Fraction(text)
     except (ValueError, ZeroDivisionError):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pytest_prunerob.errors import CellsError, unknown
 
+NUMBER_LENGTH = 30  # characters of a printed number (ours)
+LARGEST_EXPONENT = 300  # of a printed number (ours): a giant one would fill memory
 TABLE_BYTES = 1_000_000  # ours: a printed table is a few kilobytes, anything above this is the wrong file
 
 
@@ -128,7 +130,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 def _number(text: str, unit: str, source: str, note: str, metric: str) -> Number:
     try:
         printed = Decimal(text.strip().replace("\N{MINUS SIGN}", "-"))
-        if not printed.is_finite():
+        if not printed.is_finite() or len(text) > NUMBER_LENGTH or abs(printed.adjusted()) > LARGEST_EXPONENT:
             raise InvalidOperation
     except InvalidOperation:
         raise CellsError(f"{source} holds {text!r}, which is no number") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_prunerob.cells import ATTRIBUTE, Cell, Grid
-from pytest_prunerob.errors import CellsError, PrunerobError
+from pytest_prunerob.errors import CellsError, ClaimsFileError, PrunerobError
 from pytest_prunerob.plugin import fixtures
 from pytest_prunerob.plugin.stash import OPTIONS, PROFILES
 
@@ -62,7 +62,8 @@ def pytest_make_collect_report(
     call = getattr(report, "call", None)
     error = call.excinfo.value if call is not None and call.excinfo is not None else None
     if report.failed and isinstance(error, PrunerobError) and not collector.config.getoption("fulltrace", False):
-        report.longrepr = f"{collector.nodeid}: {error}"
+        placed = isinstance(error, ClaimsFileError)  # its sentence starts with file, line and column
+        report.longrepr = str(error) if placed else f"{collector.nodeid}: {error}"
     return report
 
 
