@@ -37,6 +37,7 @@ _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 _DEVICE = re.compile(r"device\(type='[a-z]+'(, index=\d+)?\)")
 _STDLIB = Path(sysconfig.get_paths()["stdlib"])
 _DEPTH = 100
+_ADAPTER = "pytest_prunerob.subjects.Model"
 # Objects of torch whose instance attributes are all there is to them: pruning hooks, no_grad and autocast decorators.
 _TOLD_BY_ATTRIBUTES = ("torch.nn.utils.", "torch.autograd.grad_mode", "torch.amp.autocast_mode")
 
@@ -155,8 +156,10 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, object]]:
         for hook in module._forward_pre_hooks.values()
         if type(hook).__module__.startswith("torch.nn.utils.")
     }
+    # Stated about a model by the adapter, which does not compute with it.
+    stated = "accuracy" if f"{type(module).__module__}.{type(module).__qualname__}" == _ADAPTER else None
     for name in sorted(vars(module)):
-        if name not in _BOOKKEEPING and name not in derived:
+        if name not in _BOOKKEEPING and name not in derived and name != stated:
             yield name, vars(module)[name]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from pytest_prunerob.errors import ModelError
 from pytest_prunerob.fingerprint import fingerprint, weights_digest
 
-__all__ = ["LoadedSubject", "Model", "as_logits", "is_exported", "prepare"]
+__all__ = ["LoadedSubject", "Model", "as_logits", "is_exported", "plain_attributes", "prepare"]
 
 EXPORT_HINT = 'export it with torch.export.export(model, (x,), dynamic_shapes={"x": {0: torch.export.Dim("batch")}})'
 
@@ -27,9 +28,11 @@ class Model(nn.Module):
         mean: one number, or one per channel; 0 if not given.
         std: one number, or one per channel, all positive; 1 if not given.
         logits: key (str) or index (int) of the logits in what ``module`` returns.
+        accuracy: the clean accuracy that was stated for the network, a share in [0, 1] such as "0.943": claims about
+            a model that is off it, beyond chance and the printed digits, are errors. It changes no measurement.
 
     Raises:
-        ModelError: a mean or std that does not fit, or (when called) an output that holds no logits.
+        ModelError: a mean, std or accuracy that does not fit, or (when called) an output that holds no logits.
     """
 
     mean: Tensor
@@ -41,6 +44,7 @@ class Model(nn.Module):
         mean: float | Sequence[float] | Tensor | None = None,
         std: float | Sequence[float] | Tensor | None = None,
         logits: str | int | None = None,
+        accuracy: str | float | Fraction | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
@@ -49,6 +53,7 @@ class Model(nn.Module):
             raise ModelError(f"logits={logits!r}: give a key (str) or an index (int)")
         self.module = module
         self.logits = logits
+        self.accuracy = None if accuracy is None else _declared(accuracy)
         self.training = module.training
         self.register_buffer("mean", _per_channel("mean", 0.0 if mean is None else mean), persistent=False)
         self.register_buffer("std", _per_channel("std", 1.0 if std is None else std), persistent=False)
@@ -92,6 +97,7 @@ class LoadedSubject:
         digest: fingerprint of everything that decides its outputs.
         weights: digest of the state dict (of the inner module, for a :class:`Model`).
         exported: whether an exported program is in it, whose train flag means nothing.
+        accuracy: the clean accuracy stated for it, as the interval of its printed digits.
     """
 
     role: str
@@ -99,6 +105,7 @@ class LoadedSubject:
     digest: str
     weights: str
     exported: bool
+    accuracy: tuple[Fraction, Fraction] | None = None
 
 
 def prepare(model: object, *, role: str, device: str) -> LoadedSubject:
@@ -128,6 +135,7 @@ def prepare(model: object, *, role: str, device: str) -> LoadedSubject:
         digest=fingerprint(model),
         weights=weights_digest(inner.state_dict()),
         exported=bool(graphs),
+        accuracy=model.accuracy if isinstance(model, Model) else None,
     )
     try:
         model.to(device)
@@ -143,6 +151,27 @@ def is_exported(module: nn.Module) -> bool:
     return isinstance(module, torch.fx.GraphModule) and any(
         isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes
     )
+
+
+def plain_attributes(module: nn.Module) -> dict[str, object]:
+    """The author's attributes of ``module`` and its parts that are numbers, strings or tuples of them, by full name."""
+    found = {}
+    for path, part in module.named_modules():
+        if type(part).__module__.startswith(("torch.fx.", "torch.export.")):
+            continue
+        for name, value in vars(part).items():
+            if name not in _OF_TORCH and _is_plain(value):
+                found[f"{path}.{name}".lstrip(".")] = value
+    return found
+
+
+_OF_TORCH = frozenset(vars(nn.Module()))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | complex | str | bytes | Fraction)
 
 
 def as_logits(output: object, *, samples: int, logits: str | int | None = None) -> Tensor:
@@ -207,6 +236,21 @@ def _move_graph(module: nn.Module, device: str) -> None:
             changed = True
     if changed:
         module.recompile()
+
+
+def _declared(value: object) -> tuple[Fraction, Fraction]:
+    """The interval that a printed share stands for; floats drop zeros at their end, so two digits are the least."""
+    text = str(value).strip()
+    try:
+        share = value if isinstance(value, Fraction) else Fraction(text)
+        if isinstance(value, bool) or not 0 <= share <= 1:
+            raise ValueError
+    except (ValueError, ZeroDivisionError):
+        raise ModelError(f"accuracy={value!r}: give a share in [0, 1], such as '0.943'") from None
+    if isinstance(value, Fraction) or "/" in text or "e" in text.lower():
+        return share, share
+    half = Fraction(1, 2 * 10 ** max(2, len(text.partition(".")[2])))
+    return max(Fraction(0), share - half), min(Fraction(1), share + half)
 
 
 def _per_channel(name: str, value: float | Sequence[float] | Tensor) -> Tensor:

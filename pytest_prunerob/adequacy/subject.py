@@ -7,23 +7,30 @@ Survival proves nothing where the attack could not work, so a finding blocks eve
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from fractions import Fraction
 
-import numpy as np
 import torch
+from scipy.special import bdtr, bdtrc
 from torch import Tensor, nn
 
 from pytest_prunerob.adequacy.discrete import MISMATCH, discrete, gradient_mismatch
+from pytest_prunerob.adequacy.dynamic import data_dependent, optimises, stateful
+from pytest_prunerob.adequacy.probe import Finding, Level, Probe, differs, forward, untouched
 from pytest_prunerob.errors import DatasetError, ModelError
 from pytest_prunerob.subjects import as_logits, is_exported
 
-__all__ = ["INDICATORS", "MISMATCH", "PROBES", "Finding", "Level", "audit", "discrete", "gradient_mismatch"]
-
-Level = Literal["error", "inconclusive"]
+__all__ = [
+    "INDICATORS",
+    "MISMATCH",
+    "PROBES",
+    "Finding",
+    "Level",
+    "audit",
+    "discrete",
+    "gradient_mismatch",
+    "off_declared",
+]
 
 PROBES = 64
 # Samples that are also forwarded one by one; same-size batches show coupling for all of them. Ours.
@@ -40,86 +47,86 @@ OTHER_SIZE_ULPS = 32
 TF32_EPS = 2.0**-10
 # A second forward may differ by this many units of rounding of the largest logit. Ours: leaves room for atomics.
 REPEAT_ULPS = 16
+# Forwards that must repeat the first one, and as many more where one does not, to see how far the noise goes. Ours:
+# a single draw for the whole batch is now and then the same twice.
+REPEATS = 5
+NOISY_REPEATS = 8
+# Room that noise gets where the logits of a batch are compared with others. Ours.
+NOISE_ROOM = 10
 # Row sums within this share of their mean count as constant: 100 × softmax in bfloat16 stays within 0.4 %. Ours.
 ROW_SUM = 1e-2
 # Rounding below 0 and above 1 that a probability may show. Ours.
 UNIT_SLACK = 1e-3
-# Chance of so few correct probes if the declared accuracy were true. Ours: once in a million healthy audits.
+# Chance of so few or so many correct samples if the declared accuracy were true. Ours: once in a million audits.
 ACCURACY_LEVEL = 1e-6
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One reason why survival may not count: the indicator that fired, how bad, and one sentence on what to do."""
-
-    indicator: str
-    level: Level
-    message: str
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What the indicators look at; ``logits`` and ``again`` are two forwards of ``x``."""
-
-    module: nn.Module
-    x: Tensor
-    y: Tensor
-    classes: int
-    exported: bool
-    declared_accuracy: float | None
-    logits: Tensor
-    again: Tensor
-
-    @property
-    def finite(self) -> bool:
-        """Whether all logits on the clean probes are numbers."""
-        return bool(self.logits.isfinite().all())
-
-
-def audit(
-    module: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    classes: int,
-    exported: bool,
-    declared_accuracy: float | None = None,
-) -> tuple[Finding, ...]:
-    """Findings on the first 64 of the probes ``x: (N, C, H, W) in [0, 1]`` with labels ``y: (N,)``, worst cases first.
+def audit(module: nn.Module, x: Tensor, *, classes: int, exported: bool) -> tuple[Finding, ...]:
+    """Findings on the first 64 of the probes ``x: (N, C, H, W) in [0, 1]``, worst cases first.
 
     Args:
         module: the subject, on the device of ``x``; its state and the global random state are left as they were.
         x: clean inputs.
-        y: their labels.
         classes: classes of the dataset.
         exported: whether exported programs are in the subject, whose train flags mean nothing.
-        declared_accuracy: clean accuracy that somebody stated for it, a share in [0, 1].
 
     Raises:
-        DatasetError: no probes. ModelError: a declared accuracy outside [0, 1].
+        DatasetError: no probes.
     """
-    if len(x) == 0 or len(x) != len(y):
-        raise DatasetError(f"{len(x)} probe inputs and {len(y)} labels: give as many labels as inputs, at least one")
-    if declared_accuracy is not None and not 0 <= declared_accuracy <= 1:
-        raise ModelError(f"declared accuracy {declared_accuracy!r}: give a share in [0, 1], such as 0.943")
-    x, y = x[:PROBES].detach(), y[:PROBES]
+    if len(x) == 0:
+        raise DatasetError("0 probe inputs: give at least one")
+    x = x[:PROBES].detach()
     mode = _train_mode(module, exported)
     before = (mode,) if mode else ()
     try:
-        with _untouched(module, x.device):
-            logits, again = _forward(module, x), _forward(module, x)
-            probe = Probe(module, x, y, classes, exported, declared_accuracy, logits, again)
+        with untouched(module) as state:
+            logits = forward(module, x)
+            noise = _noise(module, x, logits)
+            probe = Probe(module, x, classes, logits, noise, state, mode is not None)
             found = [indicator(probe) for indicator in INDICATORS.values()]
     except torch.OutOfMemoryError:
         if len(x) == 1:
             raise
-        half = len(x) // 2
-        return audit(
-            module, x[:half], y[:half], classes=classes, exported=exported, declared_accuracy=declared_accuracy
-        )
+        return audit(module, x[: len(x) // 2], classes=classes, exported=exported)
     except Exception as error:
         return (*before, Finding("forward", "error", f"the model raises on clean inputs: {_text(error)}"))
     return (*before, *(finding for finding in found if finding is not None))
+
+
+def off_declared(correct: int, n: int, declared: tuple[Fraction, Fraction]) -> Finding | None:
+    """Exact binomial test of a declared clean accuracy, known up to its printed digits, on all ``n`` samples.
+
+    Too many correct ones are as bad: the model or the data are not those that the number is about.
+    """
+    low, high = (float(end) for end in declared)
+    few, many = float(bdtr(correct, n, low)), float(bdtrc(correct - 1, n, high)) if correct else 1.0
+    if min(few, many) >= ACCURACY_LEVEL:
+        return None
+    why = "check the normalisation (missing, double, 0-255), the class order and the weights"
+    if many < few:
+        why = "it is about another model or other samples"
+    return Finding(
+        "clean-accuracy",
+        "error",
+        f"{correct} of {n} clean samples are classified correctly ({correct / n:.1%}), {(low + high) / 2:.1%} accuracy "
+        f"was declared: {why}",
+    )
+
+
+def _noise(module: nn.Module, x: Tensor, logits: Tensor) -> float:
+    """Largest difference between ``logits`` and further forwards of ``x``."""
+
+    def worst(times: int) -> float:
+        return float(torch.stack([(forward(module, x) - logits).abs().max() for _ in range(times)]).max())
+
+    noise = worst(REPEATS)
+    if noise <= _rounding(logits) or not math.isfinite(noise):
+        return noise
+    return max(noise, worst(NOISY_REPEATS), key=lambda n: math.inf if math.isnan(n) else n)
+
+
+def _rounding(logits: Tensor) -> float:
+    return REPEAT_ULPS * torch.finfo(logits.dtype).eps * float(logits.abs().max())
 
 
 def _train_mode(module: nn.Module, exported: bool) -> Finding | None:
@@ -156,13 +163,13 @@ def _class_count(probe: Probe) -> Finding | None:
 
 def _batch_coupling(probe: Probe) -> Finding | None:
     """Each probe beside other neighbours, in another place, and alone must get the logits it got first."""
-    if not probe.finite or not bool(probe.again.isfinite().all()):
+    if not probe.finite or not math.isfinite(probe.noise):
         return None
     x, base = probe.x, probe.logits
     eps = _precision(probe)
     spread = float((base - base.mean(dim=1, keepdim=True)).abs().max())
     size = float(base.abs().max())
-    noise = 10 * float((probe.again - base).abs().max())
+    noise = NOISE_ROOM * probe.noise
 
     def limit(share: float, ulps: int) -> float:
         return max(share, ulps * eps) * spread + ulps * torch.finfo(base.dtype).eps * size + noise
@@ -173,18 +180,18 @@ def _batch_coupling(probe: Probe) -> Finding | None:
     for parity in (0, 1):
         kept = rows % 2 == parity
         mixed = torch.where(kept.view(-1, *[1] * (x.ndim - 1)), x, 1 - x.roll(1, 0))
-        if bool(kept.any()) and _differs(_forward(probe.module, mixed)[kept], base[kept], same):
+        if bool(kept.any()) and differs(forward(probe.module, mixed)[kept], base[kept], same):
             return _coupled("other neighbours in the batch")
-    if _differs(_forward(probe.module, x.flip(0)).flip(0), base, same):
+    if differs(forward(probe.module, x.flip(0)).flip(0), base, same):
         return _coupled("another order of the batch")
     for i in range(min(ALONE, len(x))):
         try:
-            alone = _forward(probe.module, x[i : i + 1])
+            alone = forward(probe.module, x[i : i + 1])
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             return Finding("batch-coupling", "error", f"the model fails on a single sample: {_text(error)}")
-        if _differs(alone, base[i : i + 1], other):
+        if differs(alone, base[i : i + 1], other):
             return _coupled("a batch of one")
     return None
 
@@ -233,15 +240,13 @@ def _gradient(probe: Probe) -> Finding | None:
 def _repeatable(probe: Probe) -> Finding | None:
     if not probe.finite:
         return None
-    limit = REPEAT_ULPS * torch.finfo(probe.logits.dtype).eps * float(probe.logits.abs().max())
-    if not _differs(probe.again, probe.logits, limit):
+    if probe.noise <= _rounding(probe.logits):
         return None
-    worst = float((probe.again - probe.logits).abs().max())
     return Finding(
         "repeatable",
         "inconclusive",
-        f"two forwards of the same inputs differ by up to {worst:.2g}: switch the randomness off, or evaluate with the "
-        "randomised version of the attack",
+        f"two forwards of the same inputs differ by up to {probe.noise:.2g}: switch the randomness off, or evaluate "
+        "with the randomised version of the attack",
     )
 
 
@@ -266,23 +271,6 @@ def _probabilities(probe: Probe) -> Finding | None:
     )
 
 
-def _clean_accuracy(probe: Probe) -> Finding | None:
-    """One-sided exact binomial test of the declared accuracy."""
-    p, n = probe.declared_accuracy, len(probe.x)
-    if p is None:
-        return None
-    correct = int((probe.logits.argmax(dim=1).cpu() == probe.y.cpu()).sum())
-    chance = math.fsum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(correct + 1))
-    if chance >= ACCURACY_LEVEL:
-        return None
-    return Finding(
-        "clean-accuracy",
-        "error",
-        f"{correct} of {n} clean probes are classified correctly, {p:.1%} accuracy was declared: check the "
-        "normalisation (missing, double, 0-255), the class order and the weights",
-    )
-
-
 Indicator = Callable[[Probe], Finding | None]
 #: Every indicator that needs forwards; the train mode is looked up before the first one.
 INDICATORS: dict[str, Indicator] = {
@@ -292,17 +280,10 @@ INDICATORS: dict[str, Indicator] = {
     "gradient": _gradient,
     "repeatable": _repeatable,
     "probabilities": _probabilities,
-    "clean-accuracy": _clean_accuracy,
+    "optimisation-at-inference": optimises,
+    "data-dependent": data_dependent,
+    "stateful": stateful,  # the last one: it looks at what the forwards of all the others left behind
 }
-
-
-def _forward(module: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return as_logits(module(x.clone()), samples=len(x))
-
-
-def _differs(a: Tensor, b: Tensor, limit: float) -> bool:
-    return a.shape != b.shape or not bool(((a - b).abs() <= limit).all())
 
 
 def _precision(probe: Probe) -> float:
@@ -315,30 +296,3 @@ def _precision(probe: Probe) -> float:
 def _text(error: Exception) -> str:
     line = (str(error).strip() or "no message").splitlines()[0]
     return line if isinstance(error, ModelError) else f"{type(error).__name__}: {line}"
-
-
-@contextmanager
-def _untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put back what a forward may change: buffers, attributes, and the global random states."""
-    parts = list(module.modules())
-    attributes = [dict(vars(part)) for part in parts]
-    registered = [dict(part._buffers) for part in parts]
-    contents = [(b, b.detach().clone()) for b in module.buffers()]
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (global state of the user's model)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002 (as above)
-        with torch.no_grad():
-            for buffer, content in contents:
-                if buffer.shape != content.shape:
-                    buffer.data = content
-                elif not torch.equal(buffer, content):
-                    buffer.copy_(content)
-        for part, attribute, buffers in zip(parts, attributes, registered, strict=True):
-            vars(part).clear()
-            vars(part).update(attribute)
-            part._buffers.clear()
-            part._buffers.update(buffers)

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from pytest_prunerob.checkpoints import load_reference, load_state, read_state
 from pytest_prunerob.errors import ModelError
 from pytest_prunerob.fingerprint import weights_digest
-from pytest_prunerob.subjects import Model, is_exported, prepare
+from pytest_prunerob.subjects import Model, is_exported, plain_attributes, prepare
 
 
 class Net(nn.Module):
@@ -106,6 +107,59 @@ def test_an_output_without_logits_is_described(model: Model, sentence: str) -> N
     with pytest.raises(ModelError) as caught:
         model(torch.rand(2, 3, 2, 2))
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "interval"),
+    [
+        ("0.943", ("0.9425", "0.9435")),
+        ("0.9430", ("0.94295", "0.94305")),
+        (0.9, ("0.895", "0.905")),
+        ("1", ("0.995", "1")),
+        (1, ("0.995", "1")),
+        (0.0, ("0", "0.005")),
+        ("9/10", ("0.9", "0.9")),
+        (Fraction(1, 3), ("1/3", "1/3")),
+        (1e-5, ("0.00001", "0.00001")),
+    ],
+)
+def test_a_stated_accuracy_is_known_up_to_its_digits(accuracy: object, interval: tuple[str, str]) -> None:
+    model = Model(nn.Flatten(), accuracy=accuracy)  # type: ignore[arg-type]
+    subject = prepare(model, role="pruned", device="cpu")
+    assert subject.accuracy == model.accuracy == (Fraction(interval[0]), Fraction(interval[1]))
+
+
+@pytest.mark.parametrize("accuracy", [94.3, "94.3%", "-0.1", True, float("nan"), "1/0", "", [0.9]])
+def test_a_stated_accuracy_is_a_share(accuracy: object) -> None:
+    with pytest.raises(ModelError) as caught:
+        Model(nn.Flatten(), accuracy=accuracy)  # type: ignore[arg-type]
+    assert str(caught.value) == f"accuracy={accuracy!r}: give a share in [0, 1], such as '0.943'"
+
+
+def test_a_stated_accuracy_is_no_part_of_the_model() -> None:
+    class Own(Model):
+        pass
+
+    plain, stated = (prepare(Model(nn.Flatten(), accuracy=a), role="pruned", device="cpu") for a in (None, "0.9"))
+    assert plain.digest == stated.digest
+    assert plain.accuracy is None
+    own = [prepare(Own(nn.Flatten(), accuracy=a), role="pruned", device="cpu").digest for a in (None, "0.9")]
+    assert own[0] != own[1]  # an own class may compute with it
+
+
+def test_plain_attributes_are_the_authors() -> None:
+    class Tempered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Dropout(0.5)
+            self.temperature, self.name, self.sizes, self.on = 2.0, "a", (1, (2, 3)), True
+            self.items, self.none, self.tensor, self.mixed = [1], None, torch.zeros(1), (1, [2])
+
+    assert plain_attributes(Tempered()) == {
+        "temperature": 2.0, "name": "a", "sizes": (1, (2, 3)), "on": True, "inner.p": 0.5, "inner.inplace": False,
+    }  # fmt: skip
+    program = torch.export.export(nn.Flatten(), (torch.zeros(2, 1, 2, 2),)).module()
+    assert plain_attributes(program) == {}
 
 
 # ---- references
