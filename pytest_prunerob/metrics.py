@@ -7,15 +7,16 @@ returns a default number: an empty sample leaves the whole range open and says w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from math import inf
 
+from pytest_prunerob.inference import SMALLEST_GROUP
+from pytest_prunerob.known import Known
 from pytest_prunerob.ledger import Ledger
 from pytest_prunerob.statistics import auc, lower_quantile, mann_whitney_p
-from pytest_prunerob.verdicts import Known
 
 SMALL_GROUP = 10  # below it an AUC decides nothing (design 4.4)
-PLAIN_GROUP = 30  # below it an AUC is flagged (design 4.4)
 FAILED_SHARE = Fraction(1, 100)  # more failed searches than this make distances untrustworthy (ours)
 
 
@@ -105,8 +106,9 @@ def separation(
     number = Fraction(mann_whitney_p(*groups)) if p_value else auc(*groups)
     smaller = min(len(changed), len(kept))
     sizes = ", ".join(f"{len(group)} in {name}" for name, group in zip(names, (changed, kept), strict=True))
-    note = f"few samples: {sizes}" if smaller < PLAIN_GROUP else ""
-    return _known(number, 1, n, ledger, attack, problem, note)
+    note = f"few samples: {sizes}" if smaller < SMALLEST_GROUP else ""
+    known = _known(number, 1, n, ledger, attack, problem, note)
+    return known if p_value else replace(known, smaller=smaller)
 
 
 def small_groups(changed: Sequence[int], kept: Sequence[int], names: tuple[str, str]) -> str:
@@ -115,6 +117,15 @@ def small_groups(changed: Sequence[int], kept: Sequence[int], names: tuple[str, 
         if len(group) < SMALL_GROUP:
             return f"{name} has {len(group)} samples; an AUC needs at least {SMALL_GROUP}"
     return ""
+
+
+def enough_for_groups(changed: Sequence[int], kept: Sequence[int], names: tuple[str, str], n: int) -> str:
+    """How many samples would fill two groups that are too small, at the rates of these ``n``."""
+    sizes = dict(zip(names, (len(changed), len(kept)), strict=True))
+    for name, size in sizes.items():
+        if size == 0:
+            return f"more samples; how many cannot be told, since {name} has none of these {n:,}"
+    return f"about {max(-(-n * SMALL_GROUP // size) for size in sizes.values()):,} samples at the rates of these {n:,}"
 
 
 def populations(dense: Sequence[bool], pruned: Sequence[bool]) -> Mapping[str, tuple[int, ...]]:

@@ -8,47 +8,21 @@ to be. So a claim can be decided early, and an undecided sample supports nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isnan
 from typing import Literal
 
 from pytest_prunerob.claims import Claim, Measure, Quantity
-from pytest_prunerob.statistics import clopper_pearson, lower_bound, paired_lower_bound, upper_bound
+from pytest_prunerob.errors import ClaimError
+from pytest_prunerob.inference import SMALLEST_GROUP, Demand, Evidence, Pairs, Separation, Share, infer
+from pytest_prunerob.known import Known, bounds, demanded, paired, rest, settled, undecided, whole_number, without_nan
+from pytest_prunerob.sequential import Stop, stop_difference, stop_share
+from pytest_prunerob.statistics import clopper_pearson, tango_interval
 
 Status = Literal["supported", "refuted", "inconclusive", "error"]
 Decision = Literal["exact", "bound", "sequential"]
-Bound = Fraction | float  # a float only for ±inf
 Flags = Callable[[Measure], Sequence[bool]]
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known about one measure.
-
-    ``low`` and ``high`` bound its value on these samples; ``complete`` says that everything was measured. ``distrust``
-    is the reason why survival does not count here: ``low`` already leaves survivors out then, and for measures that
-    lean on survival in both directions the interval is as wide as the metric. ``value`` is the measured number even
-    then. ``error`` makes any claim an error.
-    """
-
-    low: Bound
-    high: Bound
-    n: int = 0
-    complete: bool = True
-    distrust: str = ""
-    error: str = ""
-    note: str = ""
-    attack: str = ""
-    measurement: str | None = None
-    share: bool = False  # a proportion of the n samples, so that intervals apply
-    value: Bound | None = None
-    settle: str = ""  # what would settle a claim that this measure leaves open
-
-    @property
-    def number(self) -> Bound | None:
-        """The measured number, where there is exactly one."""
-        return self.low if self.low == self.high else self.value
 
 
 @dataclass(frozen=True)
@@ -104,26 +78,33 @@ class Verdict:
         return "; ".join(dict.fromkeys(term.known.attack for term in self.terms if term.known.attack))
 
 
-def bounds(difference: Quantity, known: Mapping[Measure, Known]) -> tuple[Bound, Bound]:
-    """Interval of ``difference`` from the intervals of its measures."""
-    low: Bound = difference.constant
-    high: Bound = difference.constant
-    for measure, factor in difference.terms:
-        ends = (known[measure].low, known[measure].high) if factor > 0 else (known[measure].high, known[measure].low)
-        low, high = low + factor * ends[0], high + factor * ends[1]
-    return low, high
+# Larger values of these are evidence of robustness; the others lean on survival in both directions.
+RISING_WITH_SURVIVAL = ("robust_accuracy", "failed")
+LEANING = (*RISING_WITH_SURVIVAL, "distance", "auc_s10", "auc_s01", "p_s10", "p_s01")
 
 
-def settled(claim: Claim, known: Mapping[Measure, Known]) -> Literal["supported", "refuted"] | None:
-    """The status that no further measuring can change, or ``None`` while the claim is open."""
-    supported = True
-    for difference in claim.differences:
-        low, high = bounds(difference, known)
-        if high < 0 or (claim.strict and high == 0):
-            return "refuted"
-        # NaN (inf − inf) fails both comparisons and so leaves the claim open.
-        supported = supported and (low > 0 or (low == 0 and not claim.strict))
-    return "supported" if supported else None
+def leaning(claim: Claim, verdict: Verdict) -> list[Measure]:
+    """The measures whose survivors ``verdict`` needs: those with which it would not be settled otherwise (design 4.3).
+
+    A verdict that witnesses alone settle needs none.
+    """
+    if verdict.status not in ("supported", "refuted"):
+        return []
+    known = {term.measure: term.known for term in verdict.terms}
+    differences = claim.differences
+    if verdict.status == "refuted":  # by those that cannot hold
+        differences = tuple(d for d in differences if bounds(d, known)[1] <= 0) or differences
+    sign = 1 if verdict.status == "supported" else -1
+    found = [
+        measure
+        for measure, factor in dict.fromkeys(term for d in differences for term in d.terms)
+        if measure.metric in LEANING and (measure.metric not in RISING_WITH_SURVIVAL or sign * factor > 0)
+    ]
+    without = {m: replace(item, low=Fraction(0)) if m in found else item for m, item in known.items()}
+    alone = all(measure.metric in RISING_WITH_SURVIVAL for measure in found)
+    if alone and verdict.decision == "exact" and settled(claim, without) == verdict.status:
+        return []
+    return [m for m in dict.fromkeys(found) if m.metric not in RISING_WITH_SURVIVAL or known[m].low > 0]
 
 
 def judge(
@@ -134,12 +115,15 @@ def judge(
     confidence: float,
     flags: Flags,
     unfinished: str = "",
+    prefix: Flags | None = None,
 ) -> Verdict:
     """The verdict of ``claim`` as things stand.
 
-    ``flags`` gives the per-sample outcomes of a complete share, for ``population="distribution"``. ``unfinished`` says
-    why no more is measured although the claim is open.
+    ``flags`` gives the per-sample outcomes of a complete share. ``unfinished`` says why no more is measured although
+    the claim is open. ``prefix`` gives the outcomes of the first samples up to the first that has none, where the claim
+    may be decided by them (``decide=sequential``).
     """
+    known = {measure: without_nan(measure, item) for measure, item in known.items()}
 
     def verdict(status: Status, reason: str, settle: str = "") -> Verdict:
         return Verdict(
@@ -149,62 +133,162 @@ def judge(
     errors = list(dict.fromkeys(item.error for item in known.values() if item.error))
     if errors:
         return verdict("error", "; ".join(errors))
+    try:
+        found = _decided(claim, known, verdict, population, confidence, flags, unfinished, prefix)
+        return replace(found, score_interval=_score_interval(claim, known, flags, confidence))
+    except ClaimError as error:
+        return verdict("error", str(error))
+
+
+def may_stop(claim: Claim, known: Mapping[Measure, Known]) -> bool:
+    """Whether the first samples may decide ``claim``: it is about one share, or about the difference of two."""
+    if demanded(claim, known) is not None:
+        return True
+    (first, *others) = claim.differences
+    low, high = rest(first, known)
+    return not others and low == high and paired(first, known) is not None
+
+
+def stopped(
+    claim: Claim, known: Mapping[Measure, Known], prefix: Flags, confidence: float
+) -> tuple[Stop, str, int, tuple[float, float]] | None:
+    """Where the first samples decide ``claim`` (``decide=sequential``), or ``None``.
+
+    With the text of the sum that was followed, the number of all samples, and the ends of the claim's (smallest)
+    difference. Only while something is left to measure: after that the exact rule decides.
+    """
+    if all(item.complete for item in known.values()) or not may_stop(claim, known):
+        return None
+    error = 1 - Fraction(repr(confidence))
+    single = demanded(claim, known)
+    if single is not None:
+        measure, least, most = single
+        item = known[measure]
+        found = stop_share(prefix(measure), item.n, error, least, most, trusted=not item.distrust)
+        if found is None:
+            return None
+        ends = {**known, measure: replace(item, low=Fraction(found.low, item.n), high=Fraction(found.high, item.n))}
+        return found, measure.text, item.n, _margin(claim, ends) or (float("-inf"), float("inf"))
+    pair = paired(claim.differences[0], known)
+    assert pair is not None
+    plus, minus, scale = pair
+    others, _ = rest(claim.differences[0], known)
+    n = known[plus].n
+    differences = [int(a) - int(b) for a, b in zip(prefix(plus), prefix(minus), strict=False)]
+    found = stop_difference(
+        differences,
+        n,
+        error,
+        whole_number(-others * n / scale, strict=claim.strict),
+        may_support=not known[plus].distrust,
+        may_refute=not known[minus].distrust,
+    )
+    if found is None:
+        return None
+    low, high = (float(others + scale * Fraction(end, n)) for end in (found.low, found.high))
+    return found, f"{plus.text} - {minus.text}", n, (low, high)
+
+
+def _decided(
+    claim: Claim,
+    known: Mapping[Measure, Known],
+    verdict: Callable[..., Verdict],
+    population: str,
+    confidence: float,
+    flags: Flags,
+    unfinished: str,
+    prefix: Flags | None,
+) -> Verdict:
+    """The verdict of a claim without an error."""
     notes = "; ".join(dict.fromkeys(item.note for item in known.values() if item.note))
     status = settled(claim, known)
+    remaining = f"running the remaining stages ({undecided(claim, known)}); a later run goes on where this one stopped"
+    if unfinished and population == "distribution" and not all(item.complete for item in known.values()):
+        return verdict("inconclusive", unfinished, remaining)
     if status is not None and population == "distribution" and any(item.n for item in known.values()):
-        return verdict(*_distribution(claim, known, confidence, flags))
+        return _on_population(claim, known, verdict, confidence, flags, notes)
     if status is not None:
         return verdict(status, notes)
+    stop = stopped(claim, known, prefix, confidence) if prefix is not None and population == "testset" else None
+    if stop is not None:
+        found, text, n, margin = stop
+        reason = (
+            f"after {found.seen:,} of {n:,} samples the {100 * confidence:g} % confidence set of {text} is "
+            f"[{found.low / n:.4g}, {found.high / n:.4g}]"
+        )
+        return replace(verdict(found.status, reason), margin=margin, decision="sequential", p_value=found.p_value)
     distrust = list(dict.fromkeys(item.distrust for item in known.values() if item.distrust))
     if distrust:
         settle = "; ".join(dict.fromkeys(item.settle for item in known.values() if item.settle))
         return verdict("inconclusive", "; ".join(distrust), settle or "a model or an attack without this finding")
     if unfinished:
-        return verdict("inconclusive", unfinished, "running the remaining stages")
-    if any(measure.number is not None for measure in known):
-        return verdict("inconclusive", "the difference lies within the printed digits of the reported number")
-    return verdict("inconclusive", notes or "some samples have no outcome", "outcomes for the undecided samples")
+        return verdict("inconclusive", unfinished, remaining)
+    if any(measure.number is not None for measure in known) and all(item.number is not None for item in known.values()):
+        reason = "the difference lies within the printed digits of the reported number"
+        return verdict("inconclusive", reason, "one more printed digit of the reported number")
+    return verdict("inconclusive", notes or "some samples have no outcome", undecided(claim, known))
 
 
-def _distribution(
-    claim: Claim, known: Mapping[Measure, Known], confidence: float, flags: Flags
-) -> tuple[Status, str, str]:
+def _on_population(
+    claim: Claim,
+    known: Mapping[Measure, Known],
+    verdict: Callable[..., Verdict],
+    confidence: float,
+    flags: Flags,
+    notes: str,
+) -> Verdict:
     """One-sided bounds for the population that the samples were drawn from (design 4.4)."""
-    if len(claim.differences) != 1 or not all(item.share and item.complete for item in known.values()):
-        return "inconclusive", "population=distribution judges complete shares and their paired differences only", ""
-    if any(item.number is None for item in known.values()):  # the flags have no third value for such a sample
-        notes = "; ".join(dict.fromkeys(item.note for item in known.values() if item.note))
-        return "inconclusive", notes or "some samples have no outcome", "outcomes for the undecided samples"
-    (difference,) = claim.differences
-    low, high = _population_bounds(difference, flags, confidence)
-    if low > 0 or (low == 0 and not claim.strict):
-        return "supported", "", ""
-    if high < 0 or (high == 0 and claim.strict):
-        return "refuted", "", ""
-    return (
-        "inconclusive",
-        f"the {confidence:.0%} bounds of the difference are [{low:+.4f}, {high:+.4f}]",
-        "more samples",
-    )
+    if any(item.number is None or not item.complete for item in known.values()):  # the flags have no third value
+        return verdict("inconclusive", notes or "some samples have no outcome", undecided(claim, known))
+    demands = []
+    for difference in claim.differences:
+        evidence = _evidence(difference, known, flags)
+        if isinstance(evidence, tuple):
+            return verdict("inconclusive", *evidence)
+        low, high = rest(difference, known)
+        factor = next(factor for measure, factor in difference.terms if known[measure].n)
+        scale = abs(factor)
+        if factor < 0 and not isinstance(evidence, Pairs):
+            evidence, whole = evidence.mirrored()
+            low, high = low - scale * whole, high - scale * whole
+        demands.append(Demand(evidence, -low / scale, -high / scale, scale, claim.strict))
+    found = infer(demands, confidence)
+    ends = f"[{found.bounds[0]:+.4f}, {found.bounds[1]:+.4f}]"
+    reason = f"the one-sided {100 * confidence:g} % bounds of the difference are {ends}"
+    full = verdict(found.status, "; ".join(part for part in (reason, notes) if part), found.settle)
+    return replace(full, decision="bound", p_value=found.p_value)
 
 
-def _population_bounds(difference: Quantity, flags: Flags, confidence: float) -> tuple[float, float]:
-    constant = float(difference.constant)
-    terms = difference.terms
-    if len(terms) == 1:
-        (measure, factor) = terms[0]
-        outcome = flags(measure)
-        ends = [float(factor) * bound(sum(outcome), len(outcome), confidence) for bound in (lower_bound, upper_bound)]
-        return constant + min(ends), constant + max(ends)
-    if len(terms) == 2 and terms[0][1] == -terms[1][1]:
-        scale = float(abs(terms[0][1]))
-        plus, minus = sorted(terms, key=lambda term: term[1], reverse=True)
-        pairs = list(zip(flags(plus[0]), flags(minus[0]), strict=True))
-        first, second = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-        low = paired_lower_bound(first, second, len(pairs), confidence)
-        high = -paired_lower_bound(second, first, len(pairs), confidence)
-        return constant + scale * low, constant + scale * high
-    return float("-inf"), float("inf")
+def _evidence(difference: Quantity, known: Mapping[Measure, Known], flags: Flags) -> Evidence | tuple[str, str]:
+    """What the samples say about the measured part of ``difference``; else the reason why nothing, and what settles."""
+    sampled = [measure for measure, _ in difference.terms if known[measure].n]
+    pair = paired(difference, known)
+    if pair is not None:
+        pairs = list(zip(flags(pair[0]), flags(pair[1]), strict=True))
+        return Pairs(sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs), len(pairs))
+    item = known[sampled[0]] if len(sampled) == 1 else Known(0, 0)
+    if item.share:
+        outcomes = flags(sampled[0])
+        return Share(sum(outcomes), len(outcomes))
+    if item.smaller and isinstance(item.number, Fraction):
+        if item.smaller >= SMALLEST_GROUP:
+            return Separation(item.number, item.smaller)
+        reason = f"the smaller group has {item.smaller} samples; for a population an AUC needs {SMALLEST_GROUP}"
+        more = -(-item.n * SMALLEST_GROUP // item.smaller)
+        return reason, f"about {more:,} samples in the two groups together at the rates of these {item.n:,}"
+    return "population=distribution judges a share, the difference of two shares or an AUC, and this claim is none", ""
+
+
+def _score_interval(
+    claim: Claim, known: Mapping[Measure, Known], flags: Flags, confidence: float
+) -> tuple[float, float] | None:
+    """Tango's interval of a paired difference that is completely measured, unscaled, in the direction of the claim."""
+    pair = paired(claim.differences[0], known)
+    if pair is None or any(not known[m].complete or known[m].number is None for m in pair[:2]):
+        return None
+    evidence = _evidence(claim.differences[0], known, flags)
+    assert isinstance(evidence, Pairs)
+    return tango_interval(evidence.only_first, evidence.only_second, evidence.n, confidence)
 
 
 def _margin(claim: Claim, known: Mapping[Measure, Known]) -> tuple[float, float] | None:

@@ -129,6 +129,6 @@ def _evaluation(request: pytest.FixtureRequest, cell: Cell) -> TestEvaluation:
         if cell.reported is not None:
             number = cell.reported.look_up(cell.parameters, Path(request.path).parent)
         shared = _runtime(request)
-        stash[EVALUATION] = TestEvaluation(shared.bench, options.population, options.confidence, number)
+        stash[EVALUATION] = TestEvaluation(shared.bench, options.population, options.confidence, number, options.decide)
     found: TestEvaluation = stash[EVALUATION]
     return found
