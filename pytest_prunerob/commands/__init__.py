@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from pytest_prunerob.commands import lock, store, verify
+from pytest_prunerob.commands import lock, report, store, verify
 
-COMMANDS: dict[str, ModuleType] = {"lock": lock, "store": store, "verify": verify}
+COMMANDS: dict[str, ModuleType] = {"lock": lock, "report": report, "store": store, "verify": verify}

@@ -44,6 +44,8 @@ def span(low: Extended, high: Extended, unit: Unit, n: int = 0) -> str:
     """What is known of a number: one value where both ends agree, else ``[low, high]``."""
     if low == high:
         return value(low, unit, n)
+    if (low, high) == ("-inf", "inf"):
+        return "not known"
     return f"[{value(low, unit, n)}, {value(high, unit, n)}]"
 
 
@@ -51,6 +53,8 @@ def difference(low: Extended, high: Extended, unit: Unit, n: int = 0) -> str:
     """A signed difference, or the range it lies in; differences of shares are in percentage points."""
     if low is None and high is None:
         return NONE
+    if (low, high) == ("-inf", "inf"):
+        return "not known"
     text = _signed(low, unit, n) if low == high else f"[{_signed(low, unit, n)}, {_signed(high, unit, n)}]"
     return f"{text} points" if unit == "share" else text
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,8 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_prunerob.report import numbers
-from pytest_prunerob.report.html import attention, outcome, render, write_html
+from pytest_prunerob.report.html import render, write_html
 from pytest_prunerob.report.results import empty_running, read, validate
+from pytest_prunerob.report.view import attention, outcome, waivers_of, warnings
 
 EXAMPLE = read(Path(__file__).parents[1] / "data" / "results_example.json")
 HOSTILE = "<script>alert(1)</script>"
@@ -137,6 +139,7 @@ def test_no_text_of_the_document_becomes_markup(payloads: list[str]) -> None:
 
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
+EXACT = ("interval", "score_interval", "reported")
 POOLS = {
     "finite": FINITE,
     "extended": FINITE | st.sampled_from(["inf", "-inf", None, 0, 1e-12, 0.99999]),
@@ -155,13 +158,13 @@ def with_numbers(pools: dict[str, list[Any]]) -> dict[str, Any]:
             return {k: walk(v, k, key) for k, v in value.items()}
         if isinstance(value, list):
             return [walk(item, key, key) for item in value]
-        if key in ("low", "high", "value", "difference") and parent not in ("interval", "reported"):
+        if key in ("low", "high", "value", "limit", "difference") and parent not in EXACT:
             return next(endless["extended"])
         if isinstance(value, bool) or not isinstance(value, int | float) or key == "exit_status":
             return value
-        if key in ("seconds", "confidence"):
-            return next(endless[key])
-        return next(endless["finite" if parent in ("interval", "reported") or key == "coefficient" else "natural"])
+        if key in ("seconds", "confidence", "p_value", "holm"):
+            return next(endless["seconds" if key == "seconds" else "confidence"])
+        return next(endless["finite" if parent in EXACT or key == "coefficient" else "natural"])
 
     return dict(walk(EXAMPLE, "", ""))
 
@@ -185,6 +188,7 @@ def test_the_example_says_what_matters_first() -> None:
         "refuted, expected supported",
         "inconclusive",
         "error",
+        "failed check",
         "crashed",
         "not evaluated",
         "quarantined",
@@ -196,7 +200,97 @@ def test_the_example_says_what_matters_first() -> None:
     assert "0.882 no claim of this cell compares it" in text
     assert "Not refuted by autoattack standard, linf, eps 0.2: apgd-ce, apgd-t, fab-t, square" in text
     assert "apgd-ce 138 1 of 1 14 980 11 620 3.9 s apgd-t – not run – – –" in text
-    assert "early, before every sample was measured" in text
+    assert "exact and early, before every sample was measured" in text
+
+
+def test_the_example_shows_what_a_verdict_stands_on() -> None:
+    text = " ".join(Page(render(EXAMPLE)).text.split())
+    assert "Decisionexact, all samples measured" in text
+    assert "Decisionsequential, at 95 %" in text
+    assert "Decisionby exact bounds, all samples measured" in text
+    assert "Tango 95 % interval of the difference[−2.1, +3.1] points" in text
+    assert "p, one-sided0.0121p, adjusted by Holm0.0363" in text
+    assert "To settle it: 3 more samples in S10: a larger test set or a higher sparsity" in text
+    assert "Survival counts by the adequacy of apgd-t" in text
+    assert "witnessesunknown" in text
+    kept = copy.deepcopy(EXAMPLE)
+    kept["options"]["witness"] = "hash"
+    assert "witnesseshashes only" in " ".join(Page(render(kept)).text.split())
+
+
+def test_the_checks_of_the_attacks_are_shown() -> None:
+    page = Page(render(EXAMPLE))
+    text = " ".join(page.text.split())
+    assert "failed-searches fmn failed: inconclusive 0.12 0.05 the search failed on 12 % of the samples" in text
+    assert "4 passed, 1 not run zero-gradients, apgd-ce: passed, 0 (limit 0.01)" in text
+    assert "logit-range – worth knowing 0.8 1 logits are unusually small" in text
+    notices = [notice for notice in attention(EXAMPLE) if notice.label == "failed check"]
+    assert [(notice.title, notice.detail, notice.where) for notice in notices] == [
+        (
+            "failed-searches, fmn: dense d6a98598212e",
+            "the search failed on 12 % of the samples",
+            "leaves 1 claim without a verdict",
+        )
+    ]
+    without = copy.deepcopy(EXAMPLE)
+    for table in ("subjects", "measurements"):
+        for entry in without[table].values():
+            entry["checks"] = []
+    assert "Adequacy of the attacks" not in render(without)
+
+
+def test_a_selection_and_a_spent_budget_are_said_above_everything_else() -> None:
+    assert warnings(EXAMPLE) == [
+        "The time budget of 30m was spent before every claim was decided: run again to go on.",
+        "The run was stopped early, by -x, --maxfail or an interruption: what came later is not here.",
+        "4 tests were left out by -k, -m or a plugin: this report says nothing about them.",
+    ]
+    html = render(EXAMPLE)
+    assert html.index("The time budget of 30m") < html.index("<h1>")
+    whole = copy.deepcopy(EXAMPLE)
+    whole["selection"].update(deselected=0, stopped_early=False)
+    whole["budget"]["exhausted"] = False
+    assert warnings(whole) == []
+    assert 'class="banner warning"' not in render(whole)
+
+
+def lock_with(waivers: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """A lock of the example with waivers (reason, day) by claim."""
+    claims = {claim["id"]: {"text": claim["text"], "expected": "supported"} for claim in EXAMPLE["claims"]}
+    claims["gone.py::test_gone[a]#1"] = {"text": "it is gone", "expected": "supported"}
+    for name, entry in claims.items():
+        reason, expires = waivers.get(name, ("", ""))
+        entry["waiver"] = {"reason": reason, "expires": expires} if expires else None  # type: ignore[assignment]
+    return {"claims": claims}
+
+
+def test_waivers_are_shown_with_reason_and_day_and_expire() -> None:
+    refuted, unsettled = EXAMPLE["claims"][1]["id"], EXAMPLE["claims"][2]["id"]
+    today = date(2026, 11, 21)
+    lock = lock_with(
+        {
+            refuted: (f"ticket 412 {HOSTILE}", "2026-11-21"),
+            unsettled: ("more samples soon", "2026-11-20"),
+            "gone.py::test_gone[a]#1": ("left", "2027-01-01"),
+        }
+    )
+    waivers = waivers_of(lock, today)
+    assert [(waiver.claim, waiver.expired) for waiver in waivers] == [
+        (unsettled, True),
+        (refuted, False),
+        ("gone.py::test_gone[a]#1", False),
+    ]
+    labels = [notice.label for notice in attention(EXAMPLE, waivers)]
+    assert labels[:3] == ["inconclusive", "error", "refuted, waived until 2026-11-21"]
+    html = render(EXAMPLE, lock, today)
+    page = Page(html)
+    text = " ".join(page.text.split())
+    assert f"Waived until 2026-11-21: ticket 412 {HOSTILE}" in text
+    assert "Waiver expired on 2026-11-20: more samples soon" in text
+    assert "gone.py::test_gone[a]#1not judged by this run 2027-01-01 left" in text
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert {value[1:] for value in page.values["href"]} <= set(page.values["id"])
+    assert "Waive" not in render(EXAMPLE)
 
 
 def test_a_clean_run_says_so_and_a_running_one_does_not() -> None:
