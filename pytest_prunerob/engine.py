@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pytest_prunerob.attacks import ATTACKS, Attack, Settings, drive
 from pytest_prunerob.errors import PlanError
 from pytest_prunerob.ledger import Cost, Kind
-from pytest_prunerob.oracle import OVERSHOOT, Meter, Network, Oracle, distances, projected
+from pytest_prunerob.oracle import OVERSHOOT, Meter, Network, Oracle, Watch, distances, projected
 from pytest_prunerob.plans import Plan
 from pytest_prunerob.threads import suited_to
 
@@ -64,10 +64,11 @@ class Engine:
         y: Tensor,
         classes: int,
         clean: Tensor | None = None,
+        watch: Watch | None = None,
     ) -> Result:
         """Run stage number ``stage`` of ``plan`` on ``x`` (N, C, H, W) in [0, 1] with labels ``y`` (N,).
 
-        ``clean`` are the clean logits (N, K) where they are known.
+        ``clean`` are the clean logits (N, K) where they are known; ``watch`` is told of every forward of the attack.
 
         An exception inside the attack makes every sample without a witness an error; memory that does not suffice for
         a single sample is no outcome and is raised.
@@ -79,7 +80,7 @@ class Engine:
         settings = Settings(plan.stages[stage], plan.threat.norm, eps, self.seed, classes)
         meter, start = Meter(), time.perf_counter()
         x, y = x.to(self.device), y.to(self.device)
-        verified = partial(self._verified, clean=None if clean is None else clean.to(self.device))
+        verified = partial(self._verified, clean=None if clean is None else clean.to(self.device), watch=watch)
         body = self._returned if kind == "returned" else verified
         while True:
             network = Network(module, chunk=self.chunk, meter=meter)
@@ -97,7 +98,15 @@ class Engine:
         return Result(cost, result.broken, result.errors, result.values, result.witness)
 
     def _verified(
-        self, attack: Attack, network: Network, x: Tensor, y: Tensor, settings: Settings, *, clean: Tensor | None
+        self,
+        attack: Attack,
+        network: Network,
+        x: Tensor,
+        y: Tensor,
+        settings: Settings,
+        *,
+        clean: Tensor | None,
+        watch: Watch | None,
     ) -> Result:
         """Kinds "decide" and "minimise": the oracle judges every proposal."""
         mode: Literal["decide", "minimise"] = "decide" if settings.eps is not None else "minimise"
@@ -107,9 +116,8 @@ class Engine:
         predicted = clean.argmax(1)
         # A clean error is measured away from the predicted class and gets a negative sign (Piras et al., Fig. 2).
         label = y if mode == "decide" else predicted
-        oracle = Oracle(network, x, label, clean=clean, norm=settings.norm, eps=settings.eps, mode=mode)
-        for place in (~clean.isfinite().all(1)).nonzero().flatten().tolist():
-            oracle.errors[place] = "the output is not finite on the clean input"
+        oracle = Oracle(network, x, label, clean=clean, norm=settings.norm, eps=settings.eps, mode=mode, watch=watch)
+        oracle.exclude((~clean.isfinite().all(1)).nonzero().flatten(), "the output is not finite on the clean input")
         try:
             drive(attack, oracle, settings)
         except torch.OutOfMemoryError:
@@ -118,7 +126,7 @@ class Engine:
             oracle.fail(f"{attack.name} failed: {type(error).__name__}: {error}")
         broken = {place: float(oracle.distance[place]) for place in oracle.broken.nonzero().flatten().tolist()}
         witness = oracle.witness[oracle.broken].cpu().numpy() if broken else None
-        errors = {place: reason for place, reason in oracle.errors.items() if place not in broken}
+        errors = oracle.undecided()
         if mode == "decide":
             return Result(Cost(), broken, errors, {}, witness)
         sign = torch.where(predicted == y, 1.0, -1.0).tolist()

@@ -5,19 +5,22 @@ One :class:`TestEvaluation` belongs to one running test. It records every claim 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import cast
 
 from pytest_prunerob import facts, metrics
+from pytest_prunerob.auditing import audited
 from pytest_prunerob.claims import Claim, Measure, Quantity, Subject
 from pytest_prunerob.datasets import Dataset
-from pytest_prunerob.errors import ClaimError, PrunerobError
+from pytest_prunerob.errors import BudgetSpentError, ClaimError, PrunerobError
+from pytest_prunerob.known import Known, settled
 from pytest_prunerob.ledger import Cost
 from pytest_prunerob.measurement import Bench, Measurement, Prepared
 from pytest_prunerob.reported import Number
-from pytest_prunerob.verdicts import Known, Verdict, judge, settled
+from pytest_prunerob.verdicts import LEANING, Verdict, judge, leaning, may_stop, stopped
 
 FLIP_GROUPS = {"auc_s10": ("S10", "S11"), "auc_s01": ("S01", "S00"), "p_s10": ("S10", "S11"), "p_s01": ("S01", "S00")}
 
@@ -27,7 +30,14 @@ class TestEvaluation:
     """The evaluation of one test: its claims, its subjects, what it measured.
 
     ``reported`` is the published number of the cell: where there is one, measurements are completed so that the report
-    can put the re-evaluated number beside it. After ``close`` no more claims are taken.
+    can put the re-evaluated number beside it. With ``decide="sequential"`` the samples are measured in their order, and
+    a claim is decided by the first ones as soon as they suffice. After ``close`` no more claims are taken.
+
+    ``weak`` says why the attack behind a measure may not have worked, ``stands_on`` which of its stages could have;
+    ``audit_errors`` why that is not known.
+
+    ``unfinished`` are the claims that are open because the time budget was spent; ``interrupted`` says why the test did
+    not get a number it asked for, after which nothing that it does counts.
     """
 
     __test__ = False
@@ -36,10 +46,17 @@ class TestEvaluation:
     population: str
     confidence: float
     reported: Number | None = None
+    decide: str = "exact"
     claims: list[Claim] = field(default_factory=list)
     measured: dict[str, Measurement] = field(default_factory=dict)
     prepared: dict[Subject, Prepared] = field(default_factory=dict)
     closed: bool = False
+    weak: dict[Measure, str] = field(default_factory=dict)
+    stands_on: dict[Measure, str] = field(default_factory=dict)
+    audit_errors: dict[Measure, str] = field(default_factory=dict)
+    _audited: set[tuple[Measure, tuple[tuple[int, int], ...]]] = field(default_factory=set)
+    unfinished: list[Claim] = field(default_factory=list)
+    interrupted: str = ""
     spent_before: Cost = Cost()
 
     def __post_init__(self) -> None:
@@ -63,17 +80,69 @@ class TestEvaluation:
         self.claims.append(claim)
 
     def judge(self, claim: Claim) -> Verdict:
-        """Measure what decides ``claim`` and return its verdict; bad input becomes the verdict ``error``."""
+        """Measure what decides ``claim`` and return its verdict; bad input becomes the verdict ``error``.
+
+        Where the verdict leans on survival, the attacks are audited: that may take the survivors away, or break some.
+        """
+        verdict = self._judged(claim)
+        while self._audit(leaning(claim, verdict)):
+            verdict = self._judged(claim)
+        stands = (self.stands_on[m] for m in leaning(claim, verdict) if m in self.stands_on)
+        return replace(verdict, stands_on="; ".join(dict.fromkeys(stands)))
+
+    def _audit(self, measures: Sequence[Measure]) -> bool:
+        """Audit the attacks behind ``measures``; whether that was news."""
+        news = False
+        for measure in measures:
+            found = self._measurement(measure)
+            assert found is not None
+            state = (measure, tuple(sorted(found.ledger.segments)))
+            if state in self._audited:
+                continue
+            self._audited.add(state)
+            news = True
+            try:
+                audit = audited(found, self.bench.adequacy)
+            except BudgetSpentError as spent:
+                self.weak[measure] = str(spent)
+            except PrunerobError as error:
+                self.audit_errors[measure] = str(error)
+            else:
+                role = measure.subjects[0].role
+                self.weak[measure] = f"{role}: {audit.problem}" if audit.problem else ""
+                self.stands_on[measure] = f"{role}: {', '.join(audit.adequate)}"
+        return news
+
+    def _judged(self, claim: Claim) -> Verdict:
+        """The verdict on ``claim`` as far as the attacks are trusted by now."""
         measures = list(dict.fromkeys(m for difference in claim.differences for m, _ in difference.terms))
         complete = self.population == "distribution" or any(self._compared(measure) for measure in measures)
+        unfinished = ""
         try:
             self._require_unchanged(measures)
-            known = self._settle(claim, measures, complete=complete)
+            try:
+                if self.interrupted:  # the claim may have been made for want of the number that was refused
+                    raise BudgetSpentError(self.interrupted)
+                known = self._settle(claim, measures, complete=complete)
+            except BudgetSpentError as spent:
+                unfinished = str(spent)
+                known = {measure: self._known_so_far(measure) for measure in measures}
         except PrunerobError as error:
             known = {
                 measure: Known(Fraction(0), float("inf"), complete=False, error=str(error)) for measure in measures
             }
-        return judge(claim, known, population=self.population, confidence=self.confidence, flags=self._flags)
+        verdict = judge(
+            claim,
+            known,
+            population=self.population,
+            confidence=self.confidence,
+            flags=self._flags,
+            unfinished=unfinished,
+            prefix=self._prefix if self.decide == "sequential" and not complete else None,
+        )
+        if unfinished and verdict.status == "inconclusive":
+            self.unfinished.append(claim)
+        return verdict
 
     def measure(self, quantity: Quantity) -> float:
         """The number of ``quantity``, completely measured.
@@ -84,8 +153,11 @@ class TestEvaluation:
         self._require_unchanged([measure for measure, _ in quantity.terms])
         total: Fraction | float = quantity.constant
         for measure, factor in quantity.terms:
-            self._finish(measure)
-            known = self._known(measure)
+            with self._interruptible():
+                self._finish(measure)
+                if measure.metric in LEANING and self._known(measure).error == "":
+                    self._audit([measure])
+                known = self._known(measure)
             number = measure.number.value if measure.number is not None else known.number
             if known.error or known.distrust or number is None:  # as a constant of a claim it would count in full
                 raise ClaimError(f"{measure.text} has no number: {known.error or known.distrust or known.note}")
@@ -95,7 +167,8 @@ class TestEvaluation:
     def ids(self, measure: Measure) -> tuple[int, ...]:
         """Original indices of the samples of a flip population."""
         self._require_unchanged([measure])
-        positions = self._populations(measure)[dict(measure.options)["population"]]
+        with self._interruptible():
+            positions = self._populations(measure)[dict(measure.options)["population"]]
         indices = self._of(measure.subjects[0]).data.ids
         return tuple(sorted(indices[position] for position in positions))
 
@@ -113,14 +186,36 @@ class TestEvaluation:
         """Run units until the claim is settled, or (``complete``) until nothing is left."""
         while True:
             known = {measure: self._known(measure) for measure in measures}
-            if any(item.error for item in known.values()):
-                return known
+            if any(item.error or self.weak.get(measure) for measure, item in known.items()):
+                return known  # more outcomes of an attack that may not have worked settle nothing
             if settled(claim, known) is not None and not complete:
                 return known
-            unit = self._next_unit(claim, known)
+            in_order = self.decide == "sequential" and not complete and may_stop(claim, known)
+            if in_order and stopped(claim, known, self._prefix, self.confidence) is not None:
+                return known
+            unit = self._next_in_order(known) if in_order else self._next_unit(claim, known)
             if unit is None:
                 return known
             unit()
+
+    def _known_so_far(self, measure: Measure) -> Known:
+        """What is known once the time budget is spent: where not even the clean predictions are there, nothing."""
+        try:
+            if not self.interrupted:
+                return self._known(measure)
+        except BudgetSpentError:
+            pass
+        n = len(self._of(measure.subjects[0]).data) if measure.subjects else 0
+        return Known(float("-inf"), float("inf"), n, complete=False)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Remember that a number was refused: a test that goes on without it must not pass."""
+        try:
+            yield
+        except BudgetSpentError as spent:
+            self.interrupted = str(spent)
+            raise
 
     def _next_unit(self, claim: Claim, known: Mapping[Measure, Known]) -> Callable[[], None] | None:
         """What to run next: first the stage that refutes cheaply, then whatever settles the claim soonest.
@@ -150,6 +245,20 @@ class TestEvaluation:
         micro_batch = min(todo) if sign * weights[measure] > 0 else min(todo, key=lambda m: (todo[m], m))
         return _unit(found, todo[micro_batch], micro_batch)
 
+    def _next_in_order(self, known: Mapping[Measure, Known]) -> Callable[[], None] | None:
+        """What to run next where the first samples are to decide: all stages of the first micro-batch that is left."""
+        found = (self._measurement(measure) for measure in known if not known[measure].complete)
+        left = [
+            (item.ledger.positions(micro_batch).start, number, item, stage, micro_batch)
+            for number, item in enumerate(item for item in found if item is not None)
+            for micro_batch in range(item.ledger.micro_batches)
+            if (stage := item.ledger.todo(micro_batch)) is not None
+        ]
+        if not left:
+            return None
+        _, _, item, stage, micro_batch = min(left, key=lambda unit: unit[:2])
+        return _unit(item, stage, micro_batch)
+
     def _finish(self, measure: Measure) -> None:
         if not self._problem(measure, "error"):
             found = self._measurement(measure)
@@ -177,21 +286,26 @@ class TestEvaluation:
     def _attacked(self, measure: Measure, first: Prepared) -> Known:
         """Metrics that rest on an attack."""
         assert measure.plan is not None
-        distrust = self._problem(measure, "inconclusive")
+        if measure in self.audit_errors:
+            return Known(Fraction(0), Fraction(1), len(first.data), error=self.audit_errors[measure])
+        distrust = self._problem(measure, "inconclusive") or self.weak.get(measure, "")
         if measure.metric in FLIP_GROUPS:
             names = FLIP_GROUPS[measure.metric]
             groups = self._populations(measure)
             small = metrics.small_groups(groups[names[0]], groups[names[1]], names)
             if small:  # decided by the clean predictions alone, so nothing is attacked
                 n = len(groups[names[0]]) + len(groups[names[1]])
-                return Known(Fraction(0), Fraction(1), n, distrust=small, settle="more samples")
+                enough = metrics.enough_for_groups(groups[names[0]], groups[names[1]], names, len(first.data))
+                return Known(Fraction(0), Fraction(1), n, distrust=small, settle=enough)
         found = self._measurement(measure)
         assert found is not None
         attack = measure.plan.attack_set
         if measure.metric in ("robust_accuracy", "accuracy_under"):
+            missing = tuple(first.data.ids[p] for p in sorted({*found.ledger.errors, *self._unknown(measure)}))
             if measure.metric == "accuracy_under":  # a plain fact about this attack, which needs no adequacy
-                return metrics.surviving(found.ledger, attack)
-            return metrics.surviving(found.ledger, attack, distrust, first.predictions().count(None))
+                return replace(metrics.surviving(found.ledger, attack), missing=missing)
+            unknown = first.predictions().count(None)
+            return replace(metrics.surviving(found.ledger, attack, distrust, unknown), missing=missing)
         if not found.ledger.complete:
             return Known(Fraction(0), float("inf"), found.ledger.n, complete=False, measurement=found.ledger.key)
         unknown = first.predictions().count(None)
@@ -255,6 +369,27 @@ class TestEvaluation:
         if measure.number is not None:
             return True
         return self.reported is not None and measure.metric == self.reported.metric
+
+    def _unknown(self, measure: Measure) -> list[int]:
+        """The positions that were not attacked although they may be robust: their clean output is not finite."""
+        if measure.metric != "robust_accuracy":
+            return []
+        predictions = self._of(measure.subjects[0]).predictions()
+        return [position for position, predicted in enumerate(predictions) if predicted is None]
+
+    def _prefix(self, measure: Measure) -> Sequence[bool]:
+        """The outcomes of the samples in their order, up to the first that has none."""
+        found = self._measurement(measure)
+        if found is None:
+            return self._flags(measure)
+        survived, broken, unknown = found.ledger.survived, found.ledger.broken, set(self._unknown(measure))
+        outcomes: list[bool] = []
+        for position in range(found.ledger.n):
+            decided = position in broken or (position not in found.ledger.start and position not in unknown)
+            if position not in survived and not decided:
+                break
+            outcomes.append(position in survived)
+        return outcomes
 
     def _flags(self, measure: Measure) -> Sequence[bool]:
         first = self._of(measure.subjects[0])

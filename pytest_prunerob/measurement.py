@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pytest_prunerob import adequacy
-from pytest_prunerob.adequacy import PROBES, Audit, Check, Finding, audit
+from pytest_prunerob import adequacy, attacks, engine, oracle
+from pytest_prunerob.adequacy import PROBES, Audit, Check, Finding, audit, off_declared
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.budget import Budget
 from pytest_prunerob.datasets import Dataset
@@ -24,7 +24,7 @@ from pytest_prunerob.fingerprint import digest, sources, weights_digest
 from pytest_prunerob.ledger import Cost, Kind, Ledger, Segment, WitnessSet
 from pytest_prunerob.plans import MICRO_BATCH, Plan, resolve
 from pytest_prunerob.store import PROBE_TOLERANCE, SCHEMA, Store
-from pytest_prunerob.subjects import LoadedSubject, is_exported, prepare
+from pytest_prunerob.subjects import LoadedSubject, is_exported, plain_attributes, prepare
 
 KEPT = 8  # prepared subjects kept in memory (ours)
 
@@ -39,7 +39,7 @@ class Bench:
     cost: Cost = Cost()
     adequacy: Literal["basic", "full"] = "basic"
     budget: Budget = Budget()
-    _prepared: OrderedDict[tuple[str, tuple[str, ...], str], Prepared] = field(default_factory=OrderedDict)
+    _prepared: OrderedDict[tuple[object, ...], Prepared] = field(default_factory=OrderedDict)
 
     def prepare(self, model: object, data: Dataset, role: str) -> Prepared:
         """``model`` on ``data``; the last few are kept, so that a dense model shared by many cells is probed once.
@@ -48,7 +48,7 @@ class Bench:
             ModelError: where it is no model, or what it is made of cannot be identified.
         """
         loaded = prepare(model, role=role, device=self.engine.device)
-        key = (loaded.digest, _training(loaded.module), data.digest)
+        key = (loaded.digest, _training(loaded.module), data.digest, loaded.accuracy)
         known = self._prepared.get(key)
         if known is None:
             self._prepared[key] = Prepared(loaded, data, self)
@@ -86,7 +86,9 @@ class Prepared:
     def changed(self) -> bool:
         """Whether the module has other weights, settings or another mode than when it was identified."""
         now = plain_attributes(self.loaded.module)  # a forward may set new ones, such as a size that it remembers
-        same = all(name in now and now[name] == value for name, value in self._attributes.items())
+        same = all(
+            name in now and (now[name] is value or now[name] == value) for name, value in self._attributes.items()
+        )
         return not same or _state(self.loaded.module) != self._state
 
     def require_unchanged(self, role: str) -> None:
@@ -120,23 +122,29 @@ class Prepared:
         return torch.stack([self.known_logits[position] for position in positions])
 
     def findings(self) -> tuple[Finding, ...]:
-        """The indicators of the error level on the probes; kept in the store."""
+        """The indicators of the model; those on the probes are kept in the store, that on its accuracy needs all."""
         if self._findings is None:
-            store, key = self.bench.store, self.key("audit", None, indicators=_source_of_audit())
-            material, content = self.material("audit", None), store.manifest(key)
-            self._findings = None if content is None else _stored_findings(content, material)
-            if content is not None and self._findings is None:
-                store.set_aside(key, "the findings are not those of this model")
-            if self._findings is None:
-                self.bench.budget.require(f"the check of the {self.loaded.role} model")
-                self.bench.report(f"{self.loaded.role}: checking the model")
-                x = self.data.x[:PROBES].to(self.bench.engine.device)
-                self._findings = audit(
-                    self.loaded.module, x, classes=self.data.classes, exported=self.loaded.exported
-                )
-                if store.mode != "ro":
-                    store.create(key, {**material, "findings": [asdict(finding) for finding in self._findings]})
+            found = self._audited()
+            if self.loaded.accuracy is not None and all(finding.level != "error" for finding in found):
+                off = off_declared(len(self.correct()), len(self.data), self.loaded.accuracy)
+                found = found if off is None else (*found, off)
+            self._findings = found
         return self._findings
+
+    def _audited(self) -> tuple[Finding, ...]:
+        store, key = self.bench.store, self.key("audit", None, indicators=_source_of_audit())
+        material, content = self.material("audit", None), store.manifest(key)
+        found = None if content is None else _stored_findings(content, material)
+        if content is not None and found is None:
+            store.set_aside(key, "the findings are not those of this model")
+        if found is None:
+            self.bench.budget.require(f"the check of the {self.loaded.role} model")
+            self.bench.report(f"{self.loaded.role}: checking the model")
+            x = self.data.x[:PROBES].to(self.bench.engine.device)
+            found = audit(self.loaded.module, x, classes=self.data.classes, exported=self.loaded.exported)
+            if store.mode != "ro":
+                store.create(key, {**material, "findings": [asdict(finding) for finding in found]})
+        return found
 
     @property
     def known_findings(self) -> tuple[Finding, ...]:
@@ -156,6 +164,7 @@ class Prepared:
             "training": list(_training(self.loaded.module)),
             "dataset": self.data.digest,
             "plan": plan.material() if plan else None,
+            "sources": _source_of_attacks() if plan else {},
             "versions": {name: version(name) for name in sorted({"torch", *libraries})},
             "seed": self.bench.engine.seed,
             "precision": precision(),
@@ -371,6 +380,11 @@ def _stored_findings(content: Mapping[str, Any], material: Mapping[str, Any]) ->
     except (KeyError, TypeError):
         return None
     return found if _made_of(content, material) else None
+
+
+def _source_of_attacks() -> Mapping[str, str]:
+    # Defaults that no plan names are in these files, and so is the rule of what counts as a witness.
+    return sources(attacks, engine, oracle)
 
 
 def _source_of_audit() -> Mapping[str, str]:

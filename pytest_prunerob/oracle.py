@@ -22,6 +22,9 @@ from pytest_prunerob.errors import PrunerobError
 OVERSHOOT = 1.05
 # Relative error of a sum of a million squares or moduli in float64, with room (ours).
 SUMMATION = 1e-9
+NOT_FINITE = "the output is not finite inside the ball"
+# Only the attack was there; but an attack that is shown NaN goes no further, so the sample did not survive it.
+NOT_FINITE_OUTSIDE = "the output is not finite at an input outside the ball that the attack went through"
 
 
 class Finished(BaseException):
@@ -109,12 +112,16 @@ class Call:
     repeats: int = 1
 
 
+# Told of a forward: inputs, logits, and where positions are kept the sample of each row and which rows are not frozen.
+Watch = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], None]
+
+
 class Oracle:
     """Verifies what an attack proposes for one micro-batch.
 
     ``x``: (N, C, H, W) in [0, 1]; ``y``: (N,) labels the adversary moves away from; ``clean``: (N, K) clean logits;
     ``eps``: radius (``None`` in mode minimise). After the attack ``broken``, ``witness``, ``distance`` and ``errors``
-    hold the outcome per sample.
+    hold the outcome per sample. ``watch`` is told of every forward of the attack.
     """
 
     def __init__(
@@ -127,14 +134,17 @@ class Oracle:
         norm: str,
         eps: float | None,
         mode: Literal["decide", "minimise"],
+        watch: Watch | None = None,
     ) -> None:
         self.network = network
+        self.watch = watch
         self.x, self.y, self.clean = x, y, clean
         self.norm, self.eps, self.mode = norm, eps, mode
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.witness = x.clone()
         self.distance = torch.full((len(x),), float("inf"), dtype=torch.float64, device=x.device)
         self.errors: dict[int, str] = {}
+        self._silent = torch.full_like(self.distance, float("inf"))  # how near an output is not finite
         self._call: Call | None = None
 
     def survivors(self) -> Tensor:
@@ -162,9 +172,20 @@ class Oracle:
 
     def __call__(self, z: Tensor) -> Tensor:
         """Logits of ``z``; outside of :meth:`call` they are passed through and nothing is judged."""
+        if self.watch is None:
+            return self._answer(z)
+        call = self._call
+        rows, live = (None, None) if call is None else (call.rows, ~call.frozen)
+        logits = self._answer(z)
+        self.watch(z, logits, rows, live)
+        return logits
+
+    def _answer(self, z: Tensor) -> Tensor:
         call = self._call
         if call is None:
-            return self.network(z)
+            logits = self.network(z)
+            self._overhear(z.detach(), logits.detach())
+            return logits
         if len(z) != len(call.rows):
             raise PositionsLostError(f"the attack forwarded {len(z)} inputs for {len(call.rows)} samples")
         if self.mode == "minimise":
@@ -189,6 +210,19 @@ class Oracle:
         with torch.no_grad():
             return self._judge(z, self.network(z), rows)
 
+    def undecided(self) -> dict[int, str]:
+        """Why samples have no outcome: no witness and an error, or (mode minimise) none nearer than a missing output."""
+        return {
+            position: reason
+            for position, reason in self.errors.items()
+            if not self.broken[position] or (self.eps is None and self._silent[position] < self.distance[position])
+        }
+
+    def exclude(self, positions: Tensor, reason: str) -> None:
+        """Record ``reason`` as the error of samples that no input can decide."""
+        self._silent[positions] = 0
+        self.errors.update(dict.fromkeys(positions.tolist(), reason))
+
     def fail(self, reason: str) -> None:
         """Record ``reason`` as the error of every sample that has no witness."""
         for position in self.survivors().tolist():
@@ -211,9 +245,7 @@ class Oracle:
     def _judge(self, z: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
         finite = logits.isfinite().all(1)
         if not bool(finite.all()):
-            for position in rows[~finite].tolist():
-                if not self.broken[position]:
-                    self.errors.setdefault(position, "the output is not finite inside the ball")
+            self._note(z[~finite], rows[~finite])
         wrong = (logits.argmax(1) != self.y[rows]) & finite
         if not bool(wrong.any()):
             return wrong
@@ -225,28 +257,66 @@ class Oracle:
 
     def _verify(self, z: Tensor, rows: Tensor) -> Tensor:
         """Which of the misclassified ``z`` are witnesses; what overshoots is projected and forwarded once more."""
-        x = self.x[rows]
-        distance = distances(x, z, self.norm)
-        inside = z.isfinite().flatten(1).all(1) & (z.flatten(1).amin(1) >= 0) & (z.flatten(1).amax(1) <= 1)
-        near = torch.ones_like(inside)
-        if self.eps is not None:
-            inside &= distance <= self.eps
-            near = distance <= self.eps * OVERSHOOT
+        distance, inside = self._placed(z, rows)
+        near = torch.ones_like(inside) if self.eps is None else distance <= self.eps * OVERSHOOT
         good = inside.clone()
         outside = (~inside & near).nonzero().squeeze(1)
         if len(outside):
-            copy = projected(x[outside], z[outside], self.norm, self.eps)
-            with torch.no_grad():
-                logits = self.network(copy)
-            again = distances(x[outside], copy, self.norm)
-            holds = (logits.argmax(1) != self.y[rows[outside]]) & logits.isfinite().all(1)
-            if self.eps is not None:
-                holds &= again <= self.eps
+            copy, again, holds, finite = self._moved_inside(z[outside], rows[outside])
             z, distance = z.clone(), distance.clone()
             z[outside], distance[outside], good[outside] = copy, again, holds
+            self._mark(rows[outside][~finite], again[~finite])
         places = good.nonzero().squeeze(1)
         self._record(z[places], rows[places], distance[places])
         return good
+
+    def _placed(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances of ``z`` from its samples, and which of ``z`` are inside ball and box."""
+        distance = distances(self.x[rows], z, self.norm)
+        inside = z.isfinite().flatten(1).all(1) & (z.flatten(1).amin(1) >= 0) & (z.flatten(1).amax(1) <= 1)
+        return distance, inside if self.eps is None else inside & (distance <= self.eps)
+
+    def _moved_inside(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Projected copies of ``z``, their distances, which are misclassified inside, which have a finite output."""
+        copy = projected(self.x[rows], z, self.norm, self.eps)
+        with torch.no_grad():
+            logits = self.network(copy)
+        again, inside = self._placed(copy, rows)
+        finite = logits.isfinite().all(1)
+        return copy, again, (logits.argmax(1) != self.y[rows]) & finite & inside, finite
+
+    def _note(self, z: Tensor, rows: Tensor) -> None:
+        """Note inputs without a finite output; those outside the threat model are looked at where they project to."""
+        distance, inside = self._placed(z, rows)
+        self._mark(rows[inside], distance[inside])
+        outside = (~inside).nonzero().squeeze(1)
+        if not len(outside):
+            return
+        copy, again, holds, finite = self._moved_inside(z[outside], rows[outside])
+        rows = rows[outside]
+        self._mark(rows[~finite], again[~finite])
+        self._record(copy[holds], rows[holds], again[holds])
+        for position in rows[finite & ~holds].tolist():
+            self.errors.setdefault(position, NOT_FINITE_OUTSIDE)
+
+    def _mark(self, rows: Tensor, distance: Tensor) -> None:
+        for position, length in zip(rows.tolist(), distance.tolist(), strict=True):
+            if self.errors.get(position, NOT_FINITE_OUTSIDE) == NOT_FINITE_OUTSIDE:
+                self.errors[position] = NOT_FINITE
+            self._silent[position] = min(float(self._silent[position]), length)
+
+    def _overhear(self, z: Tensor, logits: Tensor) -> None:
+        """Find the samples of inputs without a finite output, where an attack does not say which row is which."""
+        silent = ~logits.isfinite().all(1) & z.isfinite().flatten(1).all(1)
+        if not bool(silent.any()) or not len(self.survivors()):
+            return
+        everywhere = torch.arange(len(self.x), device=z.device)
+        for row in z[silent]:
+            distance, inside = self._placed(row.expand_as(self.x), everywhere)
+            places = inside.nonzero().squeeze(1)
+            self._mark(places, distance[places])
+            if not len(places):
+                self.errors.setdefault(int(distance.argmin()), NOT_FINITE_OUTSIDE)
 
     def _record(self, z: Tensor, rows: Tensor, distance: Tensor) -> Tensor:
         best: dict[int, tuple[float, int]] = {}  # rows may name a sample several times: its smallest distance stays

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -131,7 +131,7 @@ def _restore(state: Tensor) -> None:
     torch.set_rng_state(state)
 
 
-def _attack(name: str, drive: Any) -> Attack:
+def _attack(name: str, drive: Any, loss: Literal["ce", "dlr", "margin"]) -> Attack:
     return Attack(
         name=name,
         norms=("linf", "l2", "l1"),
@@ -141,10 +141,12 @@ def _attack(name: str, drive: Any) -> Attack:
         gradient=True,
         keeps_positions=True,
         perturb=_perturb,
+        loss=loss,
+        convergence="trace",
         drive=drive,
     )
 
 
-APGD_CE = _attack("apgd-ce", _drive_untargeted)
-APGD_DLR = _attack("apgd-dlr", _drive_untargeted)
-APGD_T = _attack("apgd-t", _drive_targeted)
+APGD_CE = _attack("apgd-ce", _drive_untargeted, "ce")
+APGD_DLR = _attack("apgd-dlr", _drive_untargeted, "dlr")
+APGD_T = _attack("apgd-t", _drive_targeted, "margin")

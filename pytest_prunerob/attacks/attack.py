@@ -39,7 +39,8 @@ class Attack:
 
     ``perturb(model, x, y, settings)`` is the library's own run on x: (N, C, H, W) in [0, 1], y: (N,); it returns inputs
     of the same shape. ``keeps_positions`` says that row i of every forward is sample i. ``drive`` runs the attack under
-    the oracle, restart by restart; an attack that keeps its positions needs none.
+    the oracle, restart by restart; an attack that keeps its positions needs none. ``loss`` is the family of its loss and
+    ``convergence`` how its audit tells whether it had steps enough: by the "trace" of its loss, or by "doubled" steps.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Attack:
     gradient: bool
     keeps_positions: bool
     perturb: Callable[[Model, Tensor, Tensor, Settings], Tensor]
+    loss: Literal["", "ce", "dlr", "margin"] = ""
+    convergence: Literal["", "trace", "doubled"] = ""
     drive: Callable[[Oracle, Settings], None] | None = None
 
 

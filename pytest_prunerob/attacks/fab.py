@@ -22,7 +22,7 @@ def _library(model: Model, settings: Settings, device: torch.device) -> Any:
         model,
         n_restarts=stage.integer("restarts"),
         n_iter=stage.integer("steps"),
-        eps=settings.radius,
+        eps=1.0 if settings.eps is None else settings.eps,  # as a minimum-norm attack: only random starts use it
         seed=settings.seed,
         norm=NORMS[settings.norm],
         verbose=False,
@@ -88,6 +88,23 @@ def _drive_targeted(oracle: Oracle, settings: Settings) -> None:
         oracle.submit(returned, stacked)
 
 
+def _drive_minimum(oracle: Oracle, settings: Settings) -> None:
+    attack = _library(oracle, settings, oracle.x.device)
+    seed(settings)
+    rows = torch.arange(len(oracle.x), device=oracle.x.device)
+    with torch.no_grad():
+        returned = attack.attack_single_run(oracle.x, oracle.y, use_rand_start=False)
+    oracle.submit(returned, rows)
+
+
+def _perturb_minimum(model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
+    attack = _library(model, settings, x.device)
+    seed(settings)
+    with torch.no_grad():
+        returned: Tensor = attack.attack_single_run(x, y, use_rand_start=False)
+    return returned
+
+
 def _attack(name: str, drive: Any) -> Attack:
     return Attack(
         name=name,
@@ -98,9 +115,24 @@ def _attack(name: str, drive: Any) -> Attack:
         gradient=True,
         keeps_positions=False,
         perturb=_perturb,
+        loss="margin",
         drive=drive,
     )
 
 
 FAB = _attack("fab", _drive_untargeted)
 FAB_T = _attack("fab-t", _drive_targeted)
+# FAB is a minimum-norm attack by nature: the nearest boundary point that one run finds, whatever its distance.
+FAB_MIN = Attack(
+    name="fab-min",
+    norms=("linf", "l2", "l1"),
+    kind="minimum",
+    library="pyautoattack",
+    source="Croce & Hein 2020 (FAB)",
+    gradient=True,
+    keeps_positions=False,
+    perturb=_perturb_minimum,
+    loss="margin",
+    convergence="doubled",
+    drive=_drive_minimum,
+)

@@ -26,4 +26,6 @@ FMN = Attack(
     gradient=True,
     keeps_positions=True,
     perturb=_perturb,
+    loss="margin",
+    convergence="doubled",
 )

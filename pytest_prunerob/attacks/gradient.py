@@ -100,6 +100,8 @@ PGD = Attack(
     gradient=True,
     keeps_positions=True,
     perturb=_perturb_pgd,
+    loss="ce",
+    convergence="doubled",
     drive=_drive_pgd,
 )
 FGSM = Attack(
@@ -111,4 +113,6 @@ FGSM = Attack(
     gradient=True,
     keeps_positions=True,
     perturb=_perturb_fgsm,
+    loss="ce",
+    convergence="doubled",
 )

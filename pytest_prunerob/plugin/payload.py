@@ -37,12 +37,13 @@ def payload(item: pytest.Item, expected: str) -> dict[str, Any]:
         "cost": _cost(None),
     }
     data: dict[str, Any] = {"cell": cell, "claims": [], "measurements": {}, "subjects": {}, "runtime": None}
-    data["undecided"] = False
+    data["undecided"], data["cut"] = False, {"claims": 0, "tests": 0}  # what the time budget left undone
     evaluation = item.stash.get(EVALUATION, None)
     if evaluation is None:
         return data
     if evaluation.reported is not None:
         cell["reported"] = _reported(evaluation.reported)
+    data["cut"] = {"claims": len(evaluation.unfinished), "tests": int(bool(evaluation.interrupted))}
     data["claims"] = [
         _claim(item, number, claim, expected, evaluation)
         for number, claim in enumerate(evaluation.claims, start=1)
@@ -176,7 +177,7 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         "complete": ledger.complete,
         "stages": stages,
         "cost": _cost(sum((segment.cost for segment in ledger.segments.values()), Cost())),
-        "checks": [],
+        "checks": [asdict(check) for check in measurement.checks],
     }
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -99,7 +99,12 @@ def runtime(config: pytest.Config) -> Runtime:
         engine = Engine(device, options.batch_size, options.seed)
         budget = Budget(options.time_budget, config.stash[STARTED])
         builder = Builder(store, device, terminal, beat.report, options.root, budget)
-        config.stash[RUNTIME] = Runtime(Bench(store, engine, beat.report, budget=budget, adequacy=cast(Any, options.adequacy)), builder, beat, config)
+        config.stash[RUNTIME] = Runtime(
+            Bench(store, engine, beat.report, budget=budget, adequacy=cast(Literal["basic", "full"], options.adequacy)),
+            builder,
+            beat,
+            config,
+        )
         if not terminal:
             beat.start()
     shared: Runtime = config.stash[RUNTIME]

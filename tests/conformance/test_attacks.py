@@ -16,7 +16,7 @@ from pytest_prunerob import autoattack, fgsm, fmn, pgd
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.engine import Engine, Result
 from pytest_prunerob.oracle import distances
-from pytest_prunerob.plans import Plan, resolve
+from pytest_prunerob.plans import Plan, Stage, ThreatModel, resolve
 
 Case = tuple[nn.Module, Tensor, Tensor]
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -34,6 +34,8 @@ def tiny(attack: str, norm: str, eps: str) -> Plan:
         return fgsm(norm=norm, eps=eps)
     if attack == "fmn":
         return fmn(norm=norm, steps=60)
+    if attack == "fab-min":
+        return Plan("fab", "minimum", ThreatModel(norm, None), (Stage("fab-min", (("restarts", 1), ("steps", 30))),))
     plan = autoattack([attack], norm=norm, eps=eps)
     (stage,) = plan.stages
     if attack == "square":
@@ -64,6 +66,10 @@ def library(plan: Plan) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
         elif stage.attack.startswith("fab"):
             targeted = stage.attack == "fab-t"
             attack = FABAttack_PT(model, n_iter=p["steps"], targeted=targeted, n_target_classes=targets, **shared)
+            if stage.attack == "fab-min":
+                with torch.no_grad():
+                    nearest: Tensor = attack.attack_single_run(x.clone(), y)
+                return nearest
         else:
             import logging
 

@@ -1,0 +1,229 @@
+"""Could the stages of a plan have broken the samples that survived them (design 4.3)?
+
+Each gradient stage runs again on some survivors and is judged by its own loss and gradients there (Pintor et al. 2022,
+Indicators of Attack Failure, arXiv:2106.09947). A break found on the way is a witness like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from pytest_prunerob.adequacy.check import (
+    BAD_SHARE,
+    BLACK_BOX_SHARE,
+    CHECKED,
+    DOUBLED_SHARE,
+    FEWEST,
+    NEIGHBOUR,
+    NEIGHBOURS,
+    NEW_BREAKS,
+    RISING,
+    SHARE_OF_PLAN,
+    UNSTABLE,
+    Check,
+)
+from pytest_prunerob.adequacy.trace import Trace, Watch, margin, trace
+from pytest_prunerob.attacks import ATTACKS
+from pytest_prunerob.engine import Engine, Result
+from pytest_prunerob.ledger import Cost
+from pytest_prunerob.plans import Plan, Stage, pgd
+
+
+@dataclass(frozen=True)
+class Case:
+    """The survivors of a plan that are looked at.
+
+    ``x``: (k, C, H, W) in [0, 1] with labels ``y`` (k,), ``clean`` logits (k, K); ``n`` samples were judged and
+    ``survivors`` of them survived; ``broken_by`` counts the samples that each stage broke, by its number.
+    """
+
+    engine: Engine
+    module: nn.Module
+    plan: Plan
+    x: Tensor
+    y: Tensor
+    clean: Tensor
+    classes: int
+    n: int
+    survivors: int
+    broken_by: Mapping[int, int]
+
+    def of_all(self, count: int) -> float:
+        """How many of all survivors ``count`` of the checked ones stand for."""
+        return count * self.survivors / len(self.x)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The indicators of an attack on some survivors, and the results of the stages (by number) that broke some."""
+
+    checks: tuple[Check, ...] = ()
+    results: tuple[tuple[int, Result], ...] = ()
+    cost: Cost = Cost()
+
+    def __add__(self, other: Audit) -> Audit:
+        return Audit(self.checks + other.checks, self.results + other.results, self.cost + other.cost)
+
+    @property
+    def adequate(self) -> tuple[str, ...]:
+        """The stages that nothing speaks against."""
+        stages = dict.fromkeys(check.stage for check in self.checks if check.stage)
+        failed = {check.stage for check in self._failed()}
+        return tuple(stage for stage in stages if stage not in failed)
+
+    @property
+    def problem(self) -> str:
+        """Why survival does not count, or the empty string. One adequate gradient stage is enough."""
+        whole = [check.message for check in self._failed() if not check.stage]
+        if not self.adequate:
+            reasons: dict[str, str] = {}
+            for check in self._failed():
+                if check.stage:
+                    reasons.setdefault(check.stage, f"{check.stage}: {check.message}")
+            why = "; ".join(reasons.values()) or "the plan has none"
+            whole.insert(0, f"no gradient stage could have broken the survivors ({why})")
+        return "; ".join(whole)
+
+    def _failed(self) -> list[Check]:
+        return [check for check in self.checks if check.outcome == "failed" and check.level != "information"]
+
+
+def forwards(stage: Stage) -> int:
+    """Samples that a stage forwards for each sample it is given, without the oracle (an upper estimate)."""
+    params = dict(stage.params)
+    if "queries" in params:
+        return stage.integer("queries") * stage.integer("restarts")
+    runs = int(params.get("restarts", 1)) * int(params.get("targets", 1))
+    return (int(params.get("steps", 1)) + 1) * runs * (2 if stage.attack.startswith("fab") else 1)
+
+
+def again(stage: Stage, plan: Plan) -> Stage:
+    """``stage`` of ``plan`` as its audit runs it: once, two targets at most, fixed steps doubled."""
+    if stage.attack == "fgsm":  # one step, doubled, is PGD with two
+        return pgd(norm=plan.threat.norm, eps=str(plan.threat.eps), steps=2, step_size=str(plan.threat.eps),
+                   random_start=bool(stage.get("random_start"))).stages[0]  # fmt: skip
+    attack, params = ATTACKS[stage.attack], dict(stage.params)
+    light = {name: value for name, value in (("restarts", 1), ("targets", 2)) if name in params}
+    if "targets" in light:
+        light["targets"] = min(2, stage.integer("targets"))
+    if attack.convergence == "doubled" and "steps" in params:
+        light["steps"] = 2 * stage.integer("steps")
+    return stage.changed(**light)
+
+
+def how_many(plan: Plan, survivors: int, n: int) -> int:
+    """How many survivors an audit may look at within its share of the plan; never fewer than a few."""
+    gradient = [again(stage, plan) for stage in plan.stages if ATTACKS[stage.attack].gradient]
+    whole = n * sum(forwards(stage) for stage in plan.stages)
+    each = sum(forwards(stage) for stage in gradient) + NEIGHBOURS
+    return min(survivors, CHECKED, max(FEWEST, int(SHARE_OF_PLAN * whole / each)))
+
+
+def audit_plan(case: Case) -> Audit:
+    """The indicators of the plan of ``case`` at fixed ε."""
+    result = Audit((black_box(case), unstable(case)), cost=Cost(forward=(1 + NEIGHBOURS) * len(case.x)))
+    for number, stage in enumerate(case.plan.stages):
+        if ATTACKS[stage.attack].gradient:
+            result += audit_stage(case, number)
+    return result
+
+
+def audit_stage(case: Case, number: int) -> Audit:
+    """The indicators of one gradient stage: it runs again on the survivors of ``case``, watched."""
+    stage = case.plan.stages[number]
+    attack = ATTACKS[stage.attack]
+    plan = replace(case.plan, stages=(again(stage, case.plan),))
+    watch = Watch(case.y.to(case.engine.device), attack.loss)
+    result = case.engine.run("decide", case.module, plan, 0, case.x, case.y, case.classes, case.clean, watch)
+    seen = trace(watch, len(case.x))
+    left = torch.ones(len(case.x), dtype=torch.bool)
+    left[list(result.broken)] = False
+    checks = [_errors(stage.attack, result.errors)] if result.errors else []
+    if int(left.sum()):
+        checks += _loss_checks(stage.attack, seen, left)
+        if attack.convergence == "trace":
+            checks.append(_rising(stage.attack, seen, left))
+    checks.append(_new_breaks(case, stage.attack, len(result.broken), doubled=attack.convergence == "doubled"))
+    return Audit(tuple(checks), ((number, result),) if result.broken else (), result.cost)
+
+
+def black_box(case: Case) -> Check:
+    """Black-box stages must not break what the gradient stages before them missed."""
+    stages = [ATTACKS[stage.attack] for stage in case.plan.stages]
+    first = next((i for i, attack in enumerate(stages) if attack.gradient), len(stages))
+    found = sum(case.broken_by.get(i, 0) for i, attack in enumerate(stages) if i > first and not attack.gradient)
+    limit = max(NEW_BREAKS, BLACK_BOX_SHARE * case.n)
+    if all(attack.gradient for attack in stages):
+        return Check("black-box", "not applicable", "the plan has no black-box stage", limit=limit)
+    failed = found >= NEW_BREAKS and found > BLACK_BOX_SHARE * case.n
+    message = f"black-box stages broke {found} of {case.n} samples that the gradient stages had missed"
+    return Check("black-box", "failed" if failed else "passed", message, value=float(found), limit=limit)
+
+
+def unstable(case: Case) -> Check:
+    """The margin must not jump between random neighbours much nearer than ε."""
+    device = case.engine.device
+    x, y = case.x.to(device), case.y.to(device)
+    radius = NEIGHBOUR * float(case.plan.threat.radius)
+    generator = torch.Generator().manual_seed(case.engine.seed)
+    before = margin(case.engine.clean(case.module, case.x)[0].to(device), y)
+    changes = []
+    for _ in range(NEIGHBOURS):
+        step = _on_sphere(x, case.plan.threat.norm, radius, generator)
+        after = margin(case.engine.clean(case.module, (x + step).clamp(0, 1).cpu())[0].to(device), y)
+        changes.append((after - before).abs() / before.abs().clamp(min=1e-12))
+    value = float(torch.stack(changes).mean(0).median())
+    failed = not value <= UNSTABLE
+    message = f"at random neighbours {radius:.3g} away the margin changes by {value:.1%} of its size in the median"
+    return Check("unstable", "failed" if failed else "passed", message, value=value, limit=UNSTABLE)
+
+
+def _on_sphere(x: Tensor, norm: str, radius: float, generator: torch.Generator) -> Tensor:
+    draw = torch.randn(x.shape, generator=generator).to(x)
+    flat = draw.flatten(1)
+    if norm == "linf":
+        return radius * draw.sign()
+    length = flat.norm(dim=1) if norm == "l2" else flat.abs().sum(1)
+    return radius * draw / length.view(-1, *[1] * (x.ndim - 1))
+
+
+def _errors(stage: str, errors: Mapping[int, str]) -> Check:
+    reason = next(iter(errors.values()))
+    return Check("rerun", "failed", f"{len(errors)} survivors met an error when it ran again: {reason}", stage)
+
+
+def _loss_checks(stage: str, seen: Trace, left: Tensor) -> list[Check]:
+    many = int(left.sum())
+    if not seen.evaluations:
+        return [Check("zero-gradient", "failed", "it took no gradient of the model at all", stage, 1.0, BAD_SHARE)]
+    found = [_share("zero-gradient", stage, seen.zero(left), many, "had no gradient of its loss")]
+    if not len(seen.pooled):
+        found.append(_share("flat-loss", stage, seen.flat(left), many, "had a loss that did not move"))
+    found.append(_share("non-finite-loss", stage, seen.bad(left), many, "met a loss or a gradient that is not finite"))
+    return found
+
+
+def _share(indicator: str, stage: str, bad: int, many: int, what: str) -> Check:
+    outcome = "failed" if bad > BAD_SHARE * many else "passed"
+    message = f"{bad} of {many} checked survivors {what}"
+    return Check(indicator, outcome, message, stage, bad / many, BAD_SHARE)  # type: ignore[arg-type]
+
+
+def _rising(stage: str, seen: Trace, left: Tensor) -> Check:
+    late = seen.late[left]
+    late = late[late.isfinite()]
+    value = float(late.median()) if len(late) else 0.0
+    message = f"the last quarter of its steps brought {value:.0%} of what its best loss gained"
+    return Check("not-converged", "failed" if value > RISING else "passed", message, stage, value, RISING)
+
+
+def _new_breaks(case: Case, stage: str, broken: int, *, doubled: bool) -> Check:
+    limit = max(float(NEW_BREAKS), DOUBLED_SHARE * case.n)
+    failed = broken >= NEW_BREAKS and case.of_all(broken) > DOUBLED_SHARE * case.n
+    how = "with doubled steps" if doubled else "run again"
+    message = f"{how} it broke {broken} of {len(case.x)} checked survivors"
+    return Check("rerun", "failed" if failed else "passed", message, stage, float(broken), limit)

@@ -1,0 +1,110 @@
+"""The audit of a measurement whose survivors are to count: made once, kept in the store, its breaks joined.
+
+A break that the audit finds is a witness like any other: it becomes a segment of the measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Literal
+
+from pytest_prunerob import adequacy
+from pytest_prunerob.adequacy import Audit, Case, Check, audit_distances, audit_plan, how_many, how_many_distances
+from pytest_prunerob.engine import Result
+from pytest_prunerob.fingerprint import sources
+from pytest_prunerob.ledger import Segment
+from pytest_prunerob.measurement import Measurement
+
+AuditLevel = Literal["basic", "full"]
+
+
+def audited(measurement: Measurement, level: AuditLevel) -> Audit:
+    """The indicators of the attacks of ``measurement`` on what survived them so far.
+
+    Raises:
+        StoreMissError: where the store is read-only and does not hold them.
+    """
+    prepared, ledger = measurement.prepared, measurement.ledger
+    store = prepared.bench.store
+    units = sorted(ledger.segments)
+    key = prepared.key("adequacy", measurement.plan, measured=ledger.key, units=units, level=level,
+                       sources=sources(adequacy))  # fmt: skip
+    if key not in measurement.audits:
+        content = store.manifest(key)
+        if content is not None:
+            measurement.audits[key] = Audit(tuple(Check(**check) for check in content["checks"]))
+        else:
+            if store.mode == "ro":
+                raise store.missing(f"the audit of {measurement.text}")
+            prepared.bench.budget.require(f"the audit of {measurement.text}")
+            prepared.bench.report(f"{measurement.text}: checking whether the attacks could have broken the survivors")
+            found = _made(measurement, level)
+            measurement.spend(found.cost)
+            for stage, result, places in _joinable(measurement, found):
+                _join(measurement, stage, result, places)
+            # Last, so that a crash leaves no audit without its breaks.
+            store.create(key, {"kind": "adequacy", "checks": [asdict(check) for check in found.checks]})
+            measurement.audits[key] = Audit(found.checks)
+    measurement.checks = measurement.audits[key].checks
+    return measurement.audits[key]
+
+
+def chosen(measurement: Measurement) -> tuple[int, ...]:
+    """The positions that an audit looks at: the first survivors (or distances), since the order is random."""
+    assert measurement.plan is not None
+    if measurement.kind == "minimise":
+        known = sorted(measurement.ledger.values)
+        return tuple(known[: how_many_distances(measurement.plan, len(known))])
+    survivors = sorted(measurement.ledger.survived)
+    return tuple(survivors[: how_many(measurement.plan, len(survivors), measurement.ledger.n)])
+
+
+def _made(measurement: Measurement, level: AuditLevel) -> Audit:
+    prepared, ledger, plan = measurement.prepared, measurement.ledger, measurement.plan
+    assert plan is not None
+    places = list(chosen(measurement))
+    if not places:
+        return Audit()
+    engine, module = prepared.bench.engine, prepared.loaded.module
+    x, y = prepared.data.x[places], prepared.data.y[places]
+    clean = prepared.clean_logits(places)
+    if clean is None:
+        clean, cost = engine.clean(module, x)
+        measurement.spend(cost)
+    case = Case(
+        engine,
+        module,
+        plan,
+        x,
+        y,
+        clean,
+        prepared.data.classes,
+        ledger.n,
+        len(ledger.survived),
+        {stage: ledger.stage_broken(stage) for stage in range(len(ledger.stages))},
+    )
+    if measurement.kind == "minimise":
+        return audit_distances(case, [ledger.values[place] for place in places])
+    return audit_plan(case)
+
+
+def _joinable(measurement: Measurement, found: Audit) -> list[tuple[int, Result, Sequence[int]]]:
+    places = chosen(measurement)
+    return [(stage, result, places) for stage, result in found.results]
+
+
+def _join(measurement: Measurement, stage: int, result: Result, places: Sequence[int]) -> None:
+    """Add what ``stage`` broke when it ran again on the samples at ``places``, micro-batch by micro-batch."""
+    ledger, store = measurement.ledger, measurement.prepared.bench.store
+    rows = sorted(result.broken)  # the order of the rows of result.witness
+    assert result.witness is not None
+    for micro_batch in sorted({places[i] // ledger.size for i in rows}):
+        mine = [n for n, i in enumerate(rows) if places[i] // ledger.size == micro_batch]
+        positions = [places[rows[n]] for n in mine]
+        lengths = [result.broken[rows[n]] for n in mine]
+        witnesses = store.add_witnesses(ledger.key, positions, lengths, result.witness[mine])
+        segment = Segment(ledger.key, stage, micro_batch, tuple(positions), dict(zip(positions, lengths, strict=True)),
+                          witnesses=(witnesses,))  # fmt: skip
+        store.add(segment)
+        ledger.add(segment)
