@@ -211,7 +211,7 @@ class Oracle:
             return self._judge(z, self.network(z), rows)
 
     def undecided(self) -> dict[int, str]:
-        """Why samples have no outcome: no witness and an error, or (mode minimise) none nearer than a missing output."""
+        """Why samples have no outcome: an error and no witness, or (mode minimise) a missing output nearer than it."""
         return {
             position: reason
             for position, reason in self.errors.items()

@@ -226,6 +226,93 @@ def test_what_is_not_finite_is_an_error_and_never_a_witness() -> None:
     assert found.survivors().tolist() == [2]
 
 
+class Band(Sum):
+    """NaN where the mean is between ``low`` and ``high``, or a pixel is outside [0, 1] where ``box`` says so."""
+
+    def __init__(self, low: float, high: float, *, box: bool = False) -> None:
+        super().__init__()
+        self.low, self.high, self.box = low, high, box
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(1, keepdim=True)
+        bad = (mean > self.low) & (mean < self.high)
+        if self.box:
+            bad |= ((x < 0) | (x > 1)).flatten(1).any(1, keepdim=True)
+        return super().forward(x).masked_fill(bad, float("nan"))
+
+
+def test_not_finite_outside_the_ball_is_looked_at_inside() -> None:
+    x = images(0.4, 0.3, 0.2, 0.2)
+    far = images(0.4 + 3 * EPS, 0.3 + 3 * EPS, 0.2 + 3 * EPS, 0.2)  # ends inside at 0.65, 0.55 and 0.45
+    found = oracle(Band(0.8, 1.2), x)
+    found.submit(far, torch.arange(4))
+    assert found.broken.tolist() == [True, True, False, False]
+    assert torch.equal(found.witness[:2], projected(x[:2], far[:2], "linf", EPS))
+    assert found.undecided() == {
+        2: "the output is not finite at an input outside the ball that the attack went through"
+    }
+    silent = oracle(Band(0.6, 1.2), x)
+    silent.submit(far, torch.arange(4))
+    assert silent.broken.tolist() == [False, True, False, False]
+    assert silent.undecided()[0] == "the output is not finite inside the ball"
+    assert silent.undecided().keys() == {0, 2}
+
+
+def test_not_finite_outside_the_box_is_looked_at_inside() -> None:
+    x = torch.full((2, 1, 2, 2), 0.5)
+    x[:, 0, 0] = 0.9
+    x[:, 0, 1] = torch.tensor([[0.05], [0.0]])
+    z = x.clone()
+    z[:, 0, 0] += 0.2  # 1.1, in the box only 1.0: means 0.525 and 0.5
+    found = oracle(Band(2, 2, box=True), x)
+    found.submit(z, torch.arange(2))
+    assert found.broken.tolist() == [True, False]
+    assert found.undecided().keys() == {1}
+
+
+def test_a_projection_that_is_not_finite_is_not_lost() -> None:
+    found = oracle(Band(0.645, 0.651), images(0.4))
+    found.submit(images(0.4 + 1.01 * EPS), torch.arange(1))  # misclassified, and its projection is at 0.65
+    assert found.broken.tolist() == [False]
+    assert found.undecided() == {0: "the output is not finite inside the ball"}
+
+
+def test_a_witness_behind_what_is_not_finite_has_no_distance() -> None:
+    x = images(0.4, 0.4, 0.4)
+    found = oracle(Band(0.44, 0.46), x, eps=None)
+    found.submit(images(0.6, 0.45, 0.6), torch.arange(3))
+    found.submit(images(0.45, 0.6, 0.6), torch.arange(3))
+    assert found.broken.all()
+    assert found.undecided() == dict.fromkeys((0, 1), "the output is not finite inside the ball")
+    nearer = oracle(Band(0.9, 1.1), x, eps=None)
+    nearer.submit(images(1.0, 0.6, 0.6), torch.arange(3))
+    nearer.submit(images(0.6, 1.0, 0.6), torch.arange(3))
+    assert nearer.undecided() == {}
+
+
+@pytest.mark.parametrize(
+    ("places", "errors"), [([0.6], {1}), ([0.69], {1}), ([0.55], {1, 2}), ([0.95], {1}), ([0.2, 0.4], set())]
+)
+def test_attacks_that_lose_positions_hide_nothing_that_is_not_finite(
+    monkeypatch: pytest.MonkeyPatch, places: list[float], errors: set[int]
+) -> None:
+    def perturb(model: Any, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
+        model(torch.stack([images(value)[0] for value in places]))
+        return x
+
+    x, y = images(0.1, 0.45, 0.3), torch.zeros(3, dtype=torch.long)
+    attack = Attack("fake", ("linf",), "fixed", "none", "none", False, False, perturb, drive=lambda o, s: run(o, s))
+    monkeypatch.setitem(ATTACKS, "fake", attack)
+
+    def run(oracle: Oracle, settings: Settings) -> None:
+        oracle.submit(perturb(oracle, oracle.x[:2], oracle.y[:2], settings), torch.tensor([0, 1]))
+
+    plan = Plan("fake", "fixed", ThreatModel("linf", "0.25"), (Stage("fake"),))
+    result = engine().run("decide", Poisoned(0.5), plan, 0, x, y, 2)
+    assert result.errors.keys() == errors
+    assert result.broken == {}
+
+
 # ---- the network
 
 
