@@ -70,14 +70,17 @@ def distance_quantile(
     return _known(lower_quantile(values, quantile), inf, len(values), ledger, attack, problem)
 
 
-def distance_failed(ledger: Ledger, correct: Sequence[int], attack: str) -> Known:
-    """Share of the ``correct`` samples whose search found nothing."""
+def distance_failed(ledger: Ledger, correct: Sequence[int], attack: str, distrust: str = "") -> Known:
+    """Share of the ``correct`` samples whose search found nothing; with ``distrust`` none of these counts as failed."""
     if not correct:
         return _open(1, ledger, attack, "no sample is classified correctly")
     missing = [p for p in correct if p not in ledger.values]
     failed = sum(ledger.values.get(p) == inf for p in correct)
+    if missing:
+        return _open(1, ledger, attack, f"{len(missing)} samples have no distance")
     known = _known(Fraction(failed, len(correct)), 1, len(correct), ledger, attack, "")
-    return known if not missing else _open(1, ledger, attack, f"{len(missing)} samples have no distance")
+    # What was found is a witness whatever the attack was; what was not may be its fault.
+    return replace(known, low=Fraction(0), distrust=distrust) if distrust else known
 
 
 def unknown_distance(ledger: Ledger, attack: str, problem: str) -> Known:

@@ -64,6 +64,9 @@ def test_share_of_failed_searches() -> None:
     ledger = measured({0: 0.25, 1: inf, 2: -inf, 3: 0.5})
     known = metrics.distance_failed(ledger, [0, 1, 3], "fmn")
     assert (known.low, known.high) == (Fraction(1, 3), Fraction(1, 3))
+    doubted = metrics.distance_failed(ledger, [0, 1, 3], "fmn", "no gradients")
+    assert (doubted.low, doubted.high, doubted.value) == (0, known.high, known.value)
+    assert doubted.distrust == "no gradients"
     missing = metrics.distance_failed(measured({0: 0.25}, 2), [0, 1], "fmn")
     assert (missing.low, missing.high, missing.distrust) == (0, 1, "1 samples have no distance")
     assert metrics.distance_failed(ledger, [], "fmn").distrust == "no sample is classified correctly"
