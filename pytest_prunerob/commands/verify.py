@@ -13,7 +13,6 @@ from pytest_prunerob.report import results as results_file
 from pytest_prunerob.report.gate import deviations, freshness, waivers
 
 HELP = "check that a run is complete and every locked claim came out as expected"
-WEIGHTS = (".safetensors", ".pt", ".pth")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -53,11 +52,7 @@ def run(given: argparse.Namespace) -> int:
     now = datetime.now(UTC)
     found = freshness(results, now, _duration(given.max_age), _revision(given.revision))
     found += deviations(results, lock, now.date())
-    models = [_named(results, model) for model in given.model]
-    for name, reference in models:
-        found += _other_model(results, name, reference)
-    if given.deep:
-        found += _deep(results, models, given)
+    found += _models_and_witnesses(results, [_named(results, model) for model in given.model], given)
     for sentence in found:
         print(f"✗ {sentence}")  # noqa: T201 - the product
     _print_waivers(results, lock, now)
@@ -90,32 +85,22 @@ def _named(results: Mapping[str, Any], model: str) -> tuple[str, str]:
     return name, reference
 
 
-def _other_model(results: Mapping[str, Any], name: str, reference: str) -> list[str]:
-    """Whether every subject called ``name`` was the model that ``reference`` leads to."""
-    from pytest_prunerob.checkpoints import load_reference, read_state
-    from pytest_prunerob.fingerprint import fingerprint, weights_digest
-
-    subjects = [subject for subject in results["subjects"].values() if name in subject["roles"]]
-    if Path(reference).suffix in WEIGHTS:
-        weights = weights_digest(read_state(reference))
-        others = [subject["digest"] for subject in subjects if subject["weights"] != weights]
-        return [
-            f"the {name} model {digest[:12]} of the run does not have the weights in {reference}" for digest in others
-        ]
-    own = fingerprint(load_reference(reference))
-    others = [subject["digest"] for subject in subjects if subject["digest"] != own]
-    return [f"the {name} model {digest[:12]} of the run is not {reference}, which is {own[:12]}" for digest in others]
-
-
-def _deep(results: Mapping[str, Any], models: Sequence[tuple[str, str]], given: argparse.Namespace) -> list[str]:
-    if given.store is None:
+def _models_and_witnesses(
+    results: Mapping[str, Any], named: Sequence[tuple[str, str]], given: argparse.Namespace
+) -> list[str]:
+    if given.deep and given.store is None:
         raise ResultsError("--deep needs --store DIR: the witnesses are there")
-    from pytest_prunerob.commands.deep import check
+    if not named and not given.deep:
+        return []
+    from pytest_prunerob.commands import deep
 
-    references = [reference for _, reference in models if Path(reference).suffix not in WEIGHTS]
-    checked = check(results, given.store, references, given.dataset, allow_hash=given.allow_hash)
-    print(f"  {checked.text}")  # noqa: T201
-    return list(checked.problems)
+    models = [deep.load(name, reference) for name, reference in named]
+    found = list(deep.other_models(results, models))
+    if given.deep:
+        checked = deep.check(results, given.store, models, given.dataset, allow_hash=given.allow_hash)
+        print(f"  {checked.text}")  # noqa: T201 - the product
+        found += checked.problems
+    return found
 
 
 def _duration(text: str | None) -> timedelta | None:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pytest_prunerob.errors import OptionError, ResultsError
-from pytest_prunerob.plugin import collection, devices, items, options
+from pytest_prunerob.plugin import collection, devices, items, notes, options, toml_claims
 from pytest_prunerob.plugin.collector import Collector
 from pytest_prunerob.plugin.fixtures import (
     cell,
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[OPTIONS] = resolved
     config.stash[STARTED] = getattr(config, "workerinput", {}).get("prunerob_started", time.time())
     config.stash[STDERR] = _terminal_descriptor()
-    for plugin in (collection, devices, items):
+    for plugin in (collection, devices, items, notes, toml_claims):
         config.pluginmanager.register(plugin)
     if not hasattr(config, "workerinput"):
         try:
@@ -51,7 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the heartbeat and give its descriptor back."""
+    """End the heartbeat and give its descriptor back; remove the notes."""
+    notes.remove(config)
     if RUNTIME in config.stash:
         config.stash[RUNTIME].heartbeat.stop()
     descriptor = config.stash.get(STDERR, None)

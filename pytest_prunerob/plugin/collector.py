@@ -15,11 +15,14 @@ from typing import Any
 
 import pytest
 
-from pytest_prunerob.plugin import texts
+from pytest_prunerob.budget import duration
+from pytest_prunerob.plugin import notes, texts
 from pytest_prunerob.plugin.collection import grid_of
 from pytest_prunerob.plugin.items import ATTRIBUTE, PLANNED
 from pytest_prunerob.plugin.options import Options
+from pytest_prunerob.plugin.stash import DESELECTED
 from pytest_prunerob.report import results as results_file
+from pytest_prunerob.report.numbers import plural
 
 PACKAGES = (
     "pytest-prunerob",
@@ -44,6 +47,9 @@ class Collector:
         self.planned: set[str] = set()
         self.cells: dict[str, dict[str, Any]] = {}
         self.done: set[str] = set()
+        self.crashed: dict[str, dict[str, Any]] = {}
+        self.cut: dict[str, dict[str, int]] = {}  # what the time budget left undone, by cell
+        self.interrupted = False
         self.claims: dict[str, dict[str, Any]] = {}
         self.measurements: dict[str, dict[str, Any]] = {}
         self.subjects: dict[str, dict[str, Any]] = {}
@@ -57,11 +63,20 @@ class Collector:
         """Without xdist: the cells of this run."""
         if not self.config.option.collectonly:
             self.planned.update(item.nodeid for item in session.items if grid_of(item) is not None)
+            self.concerned |= bool(self.planned)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
-        """With xdist: every test of this run; the controller does not know which are cells until they report."""
-        self.planned.update(ids)
+        """With xdist: the cells of this run as the worker notes them; every test where it leaves no note."""
+        found = notes.planned(self.config, node.gateway.id)
+        if found is None:
+            self.planned.update(ids)
+            return
+        cells, deselected = found
+        self.planned.update(cells)
+        self.concerned |= bool(cells)
+        stash = self.config.stash
+        stash[DESELECTED] = max(stash.get(DESELECTED, 0), deselected)  # every worker collects the same
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a test says about itself."""
@@ -74,18 +89,21 @@ class Collector:
             self._take(json.loads(text), report)
         elif report.nodeid in self.cells and report.when == "teardown" and report.failed:
             self.cells[report.nodeid].update(status="error", message=_message(report))
-        elif when == "???" and report.nodeid:
-            self.cells[report.nodeid] = _bare_cell(report.nodeid, "crashed", _message(report), _worker(report))
+        elif when == "???" and report.nodeid in self.planned:
+            notes.mark_crashed(self.config, report.nodeid)
+            self.crashed[report.nodeid] = _bare_cell(report.nodeid, "crashed", _message(report), _worker(report))
+            self.cells[report.nodeid] = self.crashed[report.nodeid]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
         """Account for every planned cell, fail a run that lost one, and write the files."""
         if not self.config.option.collectonly:
+            self.interrupted |= bool(session.shouldfail or session.shouldstop)
             self._account(session)  # before the others: the terminal names what is missing
         yield
         if self.config.option.collectonly:
             return
-        if self.options.results is None and self.options.report is None:
+        if self.options.results is None and self.options.report is None and self.options.summary is None:
             return
         results = self._results(int(session.exitstatus))
         if self.options.results is not None:
@@ -95,6 +113,14 @@ class Collector:
             from pytest_prunerob.report.html import write_html
 
             write_html(self.options.report, results)
+        if self.options.summary is not None:
+            from pytest_prunerob.report.markdown import write_markdown
+
+            write_markdown(self.options.summary, results)
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Ctrl-C, ``pytest.exit``, or a limit of failures under xdist."""
+        self.interrupted = True
 
     def pytest_internalerror(self) -> None:
         """A worker of xdist that fails inside may leave the exit status at 0 and its tests without a report."""
@@ -140,10 +166,25 @@ class Collector:
             if cell["status"] == "crashed":
                 write(f"CRASHED  {nodeid}  on {cell['worker']}", red=True)
         for sentence in sorted({s for runtime in self.runtimes.values() for s in runtime["quarantined"]}):
-            write(f"store: set aside and measured again: {sentence}", yellow=True)
-        for name, path in (("results", self.options.results), ("report", self.options.report)):
+            write(f"store: not used, measured again: {sentence}", yellow=True)
+        if sentence := self._left_undone():
+            write(sentence, yellow=True)
+        for name in ("results", "report", "summary"):
+            path = getattr(self.options, name)
             if path is not None:
                 write(f"{name}: {path}")
+
+    def _left_undone(self) -> str:
+        """What the time budget left undone, in a sentence."""
+        claims, tests = (sum(cut[name] for cut in self.cut.values()) for name in ("claims", "tests"))
+        if self.options.time_budget is None or not claims + tests:
+            return ""
+        parts = [f"{plural(claims, 'claim')} undecided"] if claims else []
+        parts += [f"{plural(tests, 'test')} not judged"] if tests else []
+        return (
+            f"prunerob: time budget of {duration(self.options.time_budget)} spent: {', '.join(parts)}; "
+            f"run again to go on"
+        )
 
     def _take(self, data: dict[str, Any], report: pytest.TestReport) -> None:
         worker = _worker(report)
@@ -158,7 +199,10 @@ class Collector:
             "seconds": round(report.duration, 3),
             "message": "" if report.passed else _message(report),
         }
+        if report.nodeid in self.crashed:  # handed out again by the scheduler: it stays what it is
+            return
         self.cells[report.nodeid] = cell
+        self.cut[report.nodeid] = data["cut"]
         self.claims = {key: claim for key, claim in self.claims.items() if claim["cell"] != report.nodeid}
         self.claims.update({claim["id"]: claim for claim in data["claims"]})
         for digest, subject in data["subjects"].items():
@@ -197,12 +241,12 @@ class Collector:
                 "keyword": str(self.config.option.keyword),
                 "markexpr": str(self.config.option.markexpr),
                 "maxfail": int(self.config.option.maxfail or 0),
-                "deselected": 0,
-                "stopped_early": False,
-                "planned": len(cells),  # with xdist the controller cannot tell other tests from cells before
+                "deselected": self.config.stash.get(DESELECTED, 0),
+                "stopped_early": self.interrupted,
+                "planned": len(cells),
             },
             "exit_status": exit_status,
-            "budget": {"seconds": None, "exhausted": False},
+            "budget": {"seconds": self.options.time_budget, "exhausted": bool(self._left_undone())},
             "cells": cells,
             "claims": [claim for cell in cells for claim in self.claims.values() if claim["cell"] == cell["id"]],
             "measurements": self.measurements,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_prunerob.evaluation import TestEvaluation
     from pytest_prunerob.plugin.options import Options
     from pytest_prunerob.plugin.runtime import Runtime
@@ -17,3 +19,5 @@ EVALUATION: pytest.StashKey[TestEvaluation] = pytest.StashKey()
 STDERR: pytest.StashKey[int] = pytest.StashKey()
 PROFILES: pytest.StashKey[bool] = pytest.StashKey()
 STARTED: pytest.StashKey[float] = pytest.StashKey()
+NOTES: pytest.StashKey[Path] = pytest.StashKey()
+DESELECTED: pytest.StashKey[int] = pytest.StashKey()

@@ -178,3 +178,94 @@ def test_workers_get_their_device(
     assert [(spec.env or {}).get(devices.MASK) for spec in specs] == [*expected, None]
     assert specs[1].env["A"] == "1"
     assert devices.pytest_xdist_auto_num_workers(config) == automatic
+
+
+# The tests below are about which cells ran: they make no claim, so that no worker has to import torch.
+
+
+@pytest.mark.parametrize("distribution", ["load", "loadscope"])
+def test_a_cell_that_ends_its_worker_is_not_run_for_ever(
+    lazy: Suite, pytester: pytest.Pytester, distribution: str
+) -> None:
+    run = lazy(
+        """
+        @cells()
+        def test_a():
+            pass
+
+        @cells()
+        def test_b_poison():
+            with open("runs.txt", "a") as file:
+                file.write("run\\n")
+            os._exit(1)
+
+        @cells()
+        def test_c():
+            pass
+        """,
+        *("-n", "1", "--dist", distribution, "--max-worker-restart=6"),
+    )
+    assert run.ret == 1
+    assert run.statuses == {"test_a": "failed", "test_b_poison": "crashed", "test_c": "failed"}
+    assert run.results["status"] == "incomplete"
+    assert (pytester.path / "runs.txt").read_text() == "run\n"
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_the_selection_is_recorded(lazy: Suite, workers: str) -> None:
+    suite = """
+        @cells(method=["a", "b", "c"])
+        def test_claim():
+            pass
+
+        def test_plain():
+            pass
+        """
+    run = lazy(suite, "-n", workers, "-k", "not claim", "-m", "not slow")
+    assert run.ret == 0
+    selection = run.results["selection"]
+    assert (selection["keyword"], selection["markexpr"]) == ("not claim", "not slow")
+    assert (selection["planned"], selection["deselected"], selection["stopped_early"]) == (0, 3, False)
+    assert "-k" in selection["args"]
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_run_that_stops_early_says_so_and_lists_only_cells(lazy: Suite, workers: str) -> None:
+    run = lazy(
+        """
+        @cells(method=["a", "b", "c"])
+        def test_claim():
+            pass
+
+        @pytest.mark.parametrize("number", range(5))
+        def test_plain(number):
+            pass
+        """,
+        *("-n", workers, "-x"),
+    )
+    assert run.ret != 0
+    selection = run.results["selection"]
+    assert (selection["stopped_early"], selection["maxfail"], selection["planned"]) == (True, 1, 3)
+    assert [cell["test"] for cell in run.results["cells"]] == ["test_claim"] * 3
+    assert [cell["status"] for cell in run.results["cells"]][::2] == ["failed", "not evaluated"]
+    assert run.results["status"] == "incomplete"
+
+
+def test_workers_that_leave_no_notes_lose_no_cell(lazy: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_prunerob.plugin.notes.planned", lambda config, worker: None)
+    run = lazy(
+        """
+        @cells()
+        def test_lost(request):
+            request.node.user_properties.append(("lost", object()))
+        """,
+        *("-n", "1"),
+    )
+    assert run.ret == 1
+    assert run.statuses == {"test_lost": "not evaluated"}
+
+
+def test_the_notes_are_removed(lazy: Suite, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(pytester.mkdir("notes")))
+    assert lazy("def test_plain():\n    pass", "-n", "1").ret == 0
+    assert not list((pytester.path / "notes").iterdir())

@@ -69,7 +69,7 @@ def test_the_weights_of_a_subject_are_verified(results: dict[str, Any], tmp_path
     save_file(state, path)
     code, out, _ = verify("--model", f"{role}={path}")
     assert code == 1
-    assert f"does not have the weights in {path}" in out
+    assert f"of the run is not {path}" in out
     code, _, error = verify("--model", "prunde=x.safetensors")
     assert code == 4
     assert "unknown subject 'prunde'" in error

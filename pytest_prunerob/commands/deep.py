@@ -1,0 +1,301 @@
+"""``prunerob verify --deep``: forward every stored witness again, on the model and the samples it is said to break.
+
+A results file says how many samples were broken, the store holds what broke them. Neither is believed here: a witness
+counts if it lies in the ball and the box, is finite, and is misclassified by the very model whose fingerprint the
+results name, on the data set whose digest the measurement names.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pytest_prunerob import datasets
+from pytest_prunerob.cells import Cell
+from pytest_prunerob.checkpoints import load_reference, read_state
+from pytest_prunerob.datasets import Dataset
+from pytest_prunerob.errors import DatasetError, PrunerobError
+from pytest_prunerob.fingerprint import digest, weights_digest
+from pytest_prunerob.models import Builder, check_names
+from pytest_prunerob.oracle import SUMMATION, distances
+from pytest_prunerob.store import PROBE_TOLERANCE, SCHEMA, Store, Witness
+from pytest_prunerob.subjects import prepare
+
+WEIGHTS = (".safetensors", ".pt", ".pth")
+WITNESSED = ("decide", "minimise")
+"""The kinds of measurement that rest on witnesses; "returned" is a plain fact about what an attack returned."""
+
+BESIDE = ("probes", "shape", "provenance")
+"""What a manifest holds besides the key material."""
+
+BATCH = 250  # witnesses forwarded at once; changes nothing but memory (ours)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model that the caller names: weights alone, or a network with its fingerprint."""
+
+    name: str
+    reference: str
+    weights: str | None = None
+    digest: str | None = None
+    module: nn.Module | None = None
+
+    def is_subject(self, subject: Mapping[str, Any]) -> bool:
+        """Whether ``subject`` of a results document is this model."""
+        return bool(subject["weights"] == self.weights if self.digest is None else subject["digest"] == self.digest)
+
+
+def load(name: str, reference: str) -> Given:
+    """The model called ``name``: weights (.safetensors, .pt), a program (.pt2) or ``pkg.mod:callable``.
+
+    Raises:
+        ModelError: where the reference does not lead to one.
+    """
+    if Path(reference).suffix in WEIGHTS:
+        return Given(name, reference, weights=weights_digest(read_state(reference)))
+    loaded = prepare(load_reference(reference), role=name, device="cpu")
+    return Given(name, reference, digest=loaded.digest, module=loaded.module)
+
+
+def other_models(results: Mapping[str, Any], given: Sequence[Given]) -> Iterator[str]:
+    """A sentence for every subject that is none of the models given for its role, and for those that are no subject."""
+    for name in dict.fromkeys(model.name for model in given):
+        subjects = [subject for subject in results["subjects"].values() if name in subject["roles"]]
+        models = [model for model in given if model.name == name]
+        for subject in subjects:
+            if not any(model.is_subject(subject) for model in models):
+                other = ", ".join(model.reference for model in models)
+                yield f"the {name} model {subject['digest'][:12]} of the run is not {other}"
+        for model in models:
+            if len(models) > 1 and not any(model.is_subject(subject) for subject in subjects):
+                yield f"{model.reference} is no {name} model of the run"
+
+
+@dataclass
+class Checked:
+    """What came of it: counts, and a sentence for everything that is not as the results say."""
+
+    measurements: int = 0
+    witnesses: int = 0
+    hashes: int = 0
+    edge: int = 0
+    without: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The counts as a sentence."""
+        parts = [f"{self.witnesses} witnesses of {self.measurements} measurements forwarded again"]
+        if self.edge:
+            parts.append(f"{self.edge} of them on the edge (misclassified up to rounding)")
+        if self.hashes:
+            parts.append(f"{self.hashes} kept as a hash only")
+        if self.without:
+            parts.append(f"{self.without} measurements of plain attack accuracy have none")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where models and samples come from: those the caller names, and the models of the grid in the store."""
+
+    store: Store
+    builder: Builder
+    modules: dict[str, nn.Module]
+    data: dict[str, Dataset]
+
+    def samples(self, cells: Iterable[Mapping[str, Any]], wanted: str) -> Dataset | None:
+        """The slice with the digest ``wanted``, among those that ``cells`` may be about."""
+        for samples in dict.fromkeys(cell["samples"] for cell in cells):
+            for whole in self.data.values():
+                if samples is None or samples <= len(whole):
+                    part = whole.first(samples)
+                    if part.digest == wanted:
+                        return part
+        return None
+
+    def module(self, cells: Iterable[Mapping[str, Any]], wanted: str) -> nn.Module | None:
+        """The model with the fingerprint ``wanted``; those that a grid names are taken from the store."""
+        for cell in cells:
+            if wanted in self.modules:
+                break
+            for built in self._built(cell):
+                loaded = prepare(built, role="", device="cpu")
+                self.modules[loaded.digest] = loaded.module
+        return self.modules.get(wanted)
+
+    def _built(self, cell: Mapping[str, Any]) -> Iterator[nn.Module]:
+        # Names are looked up in the catalogues and files only where the caller names them: what a results file refers
+        # to is never imported or opened.
+        grid = Cell(cell["id"], cell["parameters"], cell["samples"])
+        if grid.parameters.keys() & {"dense", "pruned"} or grid.parameters.get("dataset") not in self.data:
+            return
+        try:
+            check_names(grid, ("dataset", "network", "training"))
+            dense = self.builder.dense(grid)
+            yield dense
+            check_names(grid, ("method", "sparsity"))
+            yield self.builder.pruned(grid, dense)
+        except PrunerobError:  # not built from the grid, or not in the store
+            return
+
+
+def check(
+    results: Mapping[str, Any], store: Path, given: Sequence[Given], data: Sequence[str], *, allow_hash: bool
+) -> Checked:
+    """Forward the witnesses of every measurement that a claim of ``results`` rests on.
+
+    Raises:
+        PrunerobError: for a data set or a store that cannot be read.
+    """
+    opened, cells = Store(store, "ro"), results["cells"]
+    builder = Builder(opened, "cpu", False, lambda text: None, Path())
+    modules = {model.digest: model.module for model in given if model.digest is not None and model.module is not None}
+    digits = ["digits"] * any(cell["dataset"] is not None and cell["dataset"]["name"] == "digits" for cell in cells)
+    sources = Sources(opened, builder, modules, {name: _dataset(name) for name in dict.fromkeys([*digits, *data])})
+    checked = Checked()
+    by_id = {cell["id"]: cell for cell in cells}
+    users: dict[str, list[Mapping[str, Any]]] = {}
+    for claim in results["claims"]:
+        for term in claim["terms"]:
+            if term["measurement"] is not None:
+                users.setdefault(term["measurement"], []).append(by_id[claim["cell"]])
+    for key, its_cells in sorted(users.items()):
+        measurement = results["measurements"][key]
+        if measurement["kind"] not in WITNESSED:
+            checked.without += 1
+            continue
+        name = f"{measurement['subject']} model, {measurement['plan']} ({key[:12]})"
+        checked.problems += (f"{name}: {problem}" for problem in _check(measurement, its_cells, sources, checked))
+    if checked.hashes and not allow_hash:
+        checked.problems.append(f"{checked.hashes} witnesses were kept as a hash only and cannot be forwarded again")
+    checked.problems += (f"store: {sentence}" for sentence in opened.quarantined)
+    return checked
+
+
+def _check(
+    measurement: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], sources: Sources, checked: Checked
+) -> Iterator[str]:
+    key = measurement["key"]
+    content = sources.store.manifest(key)
+    if content is None and not any(stage["done"] for stage in measurement["stages"]):
+        return  # another quantity settled the claim before anything of this one was measured
+    if content is None:
+        yield "it is not in the store"
+        return
+    problem = _other_material(measurement, content)
+    if problem:
+        yield problem
+        return
+    data = sources.samples(cells, content["dataset"])
+    if data is None:
+        yield f"none of the data sets {', '.join(sources.data)} has its samples: give --dataset REF"
+        return
+    module = sources.module(cells, measurement["digest"])
+    if module is None:
+        yield f"no model has the fingerprint {measurement['digest'][:12]}: give --model {measurement['subject']}=REF"
+        return
+    found = sources.store.witnesses(key)
+    if len(found) < measurement["broken"] or (measurement["complete"] and len(found) > measurement["broken"]):
+        yield f"the results count {measurement['broken']} broken samples, the store holds witnesses of {len(found)}"
+    outside = [position for position in found if position >= len(data)]
+    if outside:
+        yield f"sample {outside[0]} is none of its {len(data)} samples"
+        return
+    checked.measurements += 1
+    checked.hashes += sum(witness.array is None for witness in found.values())
+    kept = {position: witness for position, witness in found.items() if witness.array is not None}
+    checked.witnesses += len(kept)
+    eps = None if measurement["kind"] == "minimise" else Fraction(content["plan"]["eps"])
+    for start in range(0, len(kept), BATCH):
+        batch = dict(list(kept.items())[start : start + BATCH])
+        yield from _forward(module, data, batch, measurement["threat"]["norm"], eps, checked)
+
+
+def _other_material(measurement: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """Why a manifest is not that of the measurement in the results, or the empty string."""
+    material = {name: value for name, value in content.items() if name not in BESIDE}
+    if digest({"schema": SCHEMA, **material}) != measurement["key"]:
+        return "its manifest is not what its key was made of"
+    plan, threat = content["plan"], measurement["threat"]
+    eps = None if plan["eps"] is None else Fraction(plan["eps"])
+    found = (content["kind"], content["subject"], plan["norm"], eps)
+    try:
+        stated = None if threat["eps"] is None else Fraction(threat["eps"])
+    except (ValueError, ZeroDivisionError):
+        return f"its ε {threat['eps']!r} is no number"
+    if found != (measurement["kind"], measurement["digest"], threat["norm"], stated):
+        return "the results and the store disagree on its kind, model or threat model"
+    return ""
+
+
+def _forward(
+    module: nn.Module, data: Dataset, batch: Mapping[int, Witness], norm: str, eps: Fraction | None, checked: Checked
+) -> Iterator[str]:
+    """What is wrong with the witnesses in ``batch``, by their position in ``data``."""
+    positions = list(batch)
+    clean = data.x[positions]
+    rows = [batch[position].array for position in positions]
+    wrong_shape = [p for p, row in zip(positions, rows, strict=True) if row is None or row.shape != clean.shape[1:]]
+    if wrong_shape:
+        yield f"the witness of sample {wrong_shape[0]} has another shape than the sample"
+        return
+    z = torch.from_numpy(np.stack([row for row in rows if row is not None]))
+    with torch.no_grad():
+        logits = module(z)
+        label = data.y[positions] if eps is not None else module(clean).argmax(1)
+    length = distances(clean, z, norm)
+    own, best = _own_and_best_other(logits, label)
+    edge = PROBE_TOLERANCE * max(1.0, float(logits.abs().nan_to_num(0.0, 0.0, 0.0).max()))
+    for place, position in enumerate(positions):
+        what = f"the witness of sample {position} (index {data.ids[position]})"
+        row, stated = z[place], batch[position].distance
+        if not bool(row.isfinite().all()) or not bool(logits[place].isfinite().all()):
+            yield f"{what} or its output is not finite"
+        elif float(row.min()) < 0 or float(row.max()) > 1:
+            yield f"{what} is outside [0, 1]"
+        elif eps is not None and float(length[place]) > float(eps) * (1 + SUMMATION):
+            yield f"{what} is {float(length[place]):g} from the sample, ε is {eps}"
+        elif not isclose(float(length[place]), stated, rel_tol=1e-6, abs_tol=1e-9):
+            yield f"{what} is {float(length[place]):g} from the sample, the store says {stated:g}"
+        elif float(own[place]) > float(best[place]) + edge:
+            yield f"{what} is classified as {int(label[place])}, which is no break"
+        elif float(own[place]) >= float(best[place]):
+            checked.edge += 1
+
+
+def _own_and_best_other(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """The logit of the label and the largest other one, (N,) each."""
+    own = logits.gather(1, label[:, None]).squeeze(1)
+    others = logits.scatter(1, label[:, None], float("-inf"))
+    return own, others.amax(1)
+
+
+def _dataset(reference: str) -> Dataset:
+    """The samples that ``reference`` leads to: a name of the catalogue, or a callable that returns a ``Dataset``.
+
+    Raises:
+        DatasetError: where it leads to none.
+    """
+    if reference.partition(":")[0] in datasets.DATASETS:
+        return datasets.load(reference).test
+    module, colon, name = reference.partition(":")
+    if not colon or not name:
+        raise DatasetError(f"dataset {reference!r}: allowed are digits, npz:PATH and pkg.mod:callable")
+    try:
+        found = getattr(importlib.import_module(module), name)()
+    except Exception as error:
+        raise DatasetError(f"dataset {reference!r} raised {type(error).__name__}: {error}") from error
+    if not isinstance(found, Dataset):
+        raise DatasetError(f"dataset {reference!r} returned {type(found).__name__}: it must return a Dataset")
+    return found
