@@ -273,7 +273,7 @@ class _Reader:
             self._is(value, (*at, key), wanted[key].strip("[]"), key)
         for key, kind in wanted.items():
             if key not in given and not kind.startswith("["):
-                raise self._error(at, f"{'.'.join(map(str, at))} lacks {key!r}")
+                raise self._error(at, f"{'.'.join(part for part in at if isinstance(part, str))} lacks {key!r}")
 
     def _is(self, value: object, at: Path, kind: str, what: str) -> None:
         if _fits(value, kind):
