@@ -58,6 +58,7 @@ class TestEvaluation:
     unfinished: list[Claim] = field(default_factory=list)
     interrupted: str = ""
     spent_before: Cost = Cost()
+    _out_of_time: str = ""
 
     def __post_init__(self) -> None:
         self.spent_before = self.bench.cost
@@ -84,9 +85,14 @@ class TestEvaluation:
 
         Where the verdict leans on survival, the attacks are audited: that may take the survivors away, or break some.
         """
+        self._out_of_time = ""
         verdict = self._judged(claim)
         while self._audit(leaning(claim, verdict)):
             verdict = self._judged(claim)
+        if self._out_of_time and verdict.status == "inconclusive":
+            self.unfinished.append(claim)
+            if self._out_of_time in verdict.reason:
+                verdict = replace(verdict, settle="running again, which goes on where this run stopped")
         stands = (self.stands_on[m] for m in leaning(claim, verdict) if m in self.stands_on)
         return replace(verdict, stands_on="; ".join(dict.fromkeys(stands)))
 
@@ -104,7 +110,7 @@ class TestEvaluation:
             try:
                 audit = audited(found, self.bench.adequacy)
             except BudgetSpentError as spent:
-                self.weak[measure] = str(spent)
+                self.weak[measure] = self._out_of_time = str(spent)
             except PrunerobError as error:
                 self.audit_errors[measure] = str(error)
             else:
@@ -125,13 +131,13 @@ class TestEvaluation:
                     raise BudgetSpentError(self.interrupted)
                 known = self._settle(claim, measures, complete=complete)
             except BudgetSpentError as spent:
-                unfinished = str(spent)
+                unfinished = self._out_of_time = str(spent)
                 known = {measure: self._known_so_far(measure) for measure in measures}
         except PrunerobError as error:
             known = {
                 measure: Known(Fraction(0), float("inf"), complete=False, error=str(error)) for measure in measures
             }
-        verdict = judge(
+        return judge(
             claim,
             known,
             population=self.population,
@@ -140,9 +146,6 @@ class TestEvaluation:
             unfinished=unfinished,
             prefix=self._prefix if self.decide == "sequential" and not complete else None,
         )
-        if unfinished and verdict.status == "inconclusive":
-            self.unfinished.append(claim)
-        return verdict
 
     def measure(self, quantity: Quantity) -> float:
         """The number of ``quantity``, completely measured.
@@ -156,7 +159,10 @@ class TestEvaluation:
             with self._interruptible():
                 self._finish(measure)
                 if measure.metric in LEANING and self._known(measure).error == "":
+                    self._out_of_time = ""
                     self._audit([measure])
+                    if self._out_of_time:
+                        raise BudgetSpentError(self._out_of_time)
                 known = self._known(measure)
             number = measure.number.value if measure.number is not None else known.number
             if known.error or known.distrust or number is None:  # as a constant of a claim it would count in full
@@ -316,7 +322,7 @@ class TestEvaluation:
             quantile = Fraction(dict(measure.options).get("quantile", "1/2"))
             return metrics.distance_quantile(found.ledger, first.correct(), quantile, attack, distrust)
         if measure.metric == "failed":
-            return metrics.distance_failed(found.ledger, first.correct(), attack)
+            return metrics.distance_failed(found.ledger, first.correct(), attack, distrust)
         return metrics.separation(
             found.ledger,
             groups[names[0]],

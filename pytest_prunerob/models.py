@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from pytest_prunerob import compression, datasets, networks, training
+from pytest_prunerob.budget import Budget
 from pytest_prunerob.cells import Cell
 from pytest_prunerob.compression import METHODS, Masks, compress
 from pytest_prunerob.datasets import Dataset, Splits
@@ -34,6 +35,7 @@ class Builder:
     progress: bool
     report: Callable[[str], None]
     root: Path
+    budget: Budget = Budget()
     _splits: dict[str, Splits] = field(default_factory=dict)
 
     def splits(self, name: str) -> Splits:
@@ -109,6 +111,7 @@ class Builder:
             with self.store.lock(key, "training"):
                 found = self.store.model(key)
                 if found is None:
+                    self.budget.require(f"{what} was built")
                     facts = build()
                     self.store.add_model(key, model.state_dict(), {"kind": "model", **material, **facts})
                     # Adopt what is published: of several workers without a lock the first one wins.

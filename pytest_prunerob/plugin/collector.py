@@ -44,6 +44,7 @@ class Collector:
         self.config = config
         self.options = options
         self.started = _now()
+        self.git: dict[str, Any] = {"revision": None, "dirty": None}
         self.planned: set[str] = set()
         self.cells: dict[str, dict[str, Any]] = {}
         self.done: set[str] = set()
@@ -57,6 +58,7 @@ class Collector:
         self.missing: list[str] = []
         self.concerned = False  # whether this run is known to hold claims, or lost what it holds
         if options.results is not None and not config.option.collectonly:
+            self.git = _git(options.root)  # of the code that is about to run, before this run writes anything
             results_file.write_atomically(options.results, results_file.empty_running(self.started))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -232,7 +234,7 @@ class Collector:
                 "device_name": runtime["device_name"] if runtime else "",
                 "precision": runtime["precision"] if runtime else {},
                 "threads": runtime["threads"] if runtime else 0,
-                "git": _git(self.options.root),
+                "git": self.git,
                 "seed": self.options.seed,
             },
             "options": self.options.shown(),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_prunerob.errors import PrunerobError
+from pytest_prunerob.errors import BudgetSpentError, PrunerobError
 from pytest_prunerob.plugin import texts
 from pytest_prunerob.plugin.collection import grid_of
 from pytest_prunerob.plugin.payload import payload
@@ -59,9 +59,13 @@ def pytest_runtest_makereport(
         evaluation = item.stash.get(EVALUATION, None)
         if evaluation is not None:
             evaluation.close()
-        data["undecided"] = _judge_report(item, call, report, data["claims"])
+        interrupted = evaluation.interrupted if evaluation is not None else ""
+        data["undecided"] = _judge_report(item, call, report, data["claims"], interrupted)
     elif report.skipped and hasattr(report, "wasxfail"):
         _fail(report, f"xfail accepts only a refuted claim, and this test got to none: {_what_happened(call)}")
+    if call.when == "setup" and call.excinfo is not None and call.excinfo.errisinstance(BudgetSpentError):
+        data["undecided"], data["cut"]["tests"] = True, 1
+        _undecided_report(item, report, f"INCONCLUSIVE: {call.excinfo.value}; run again to go on")
     _plain_errors(item, call, report)
     if call.when == "call" or report.outcome != "passed":
         setattr(report, ATTRIBUTE, json.dumps(data, allow_nan=False))
@@ -85,9 +89,21 @@ def _expect_what_held_before(claims: list[dict[str, Any]]) -> None:
 
 
 def _judge_report(
-    item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, claims: list[dict[str, Any]]
+    item: pytest.Item,
+    call: pytest.CallInfo[None],
+    report: pytest.TestReport,
+    claims: list[dict[str, Any]],
+    interrupted: str,
 ) -> bool:
     """Make the outcome and the failure text from the verdicts; say whether the test is undecided for want of more."""
+    if interrupted:  # it did not get a number that it asked for: whatever it did then is no evidence, for xfail neither
+        decided = [claim for claim in claims if claim["verdict"] in ("refuted", "error")]
+        if decided:
+            report.__dict__.pop("wasxfail", None)
+            report.outcome, report.longrepr = "failed", texts.failure(decided)
+        else:
+            _undecided_report(item, report, f"INCONCLUSIVE: {interrupted}; run again to go on")
+        return not decided
     verdicts = {claim["verdict"] for claim in claims}
     bad = verdicts - {"supported"}
     from_claims = call.excinfo is None or call.excinfo.errisinstance(
@@ -109,20 +125,30 @@ def _judge_report(
         return undecided
     text = texts.failure(claims)
     report.longrepr = text
+    if undecided:
+        _undecided_report(item, report, text)
+    return undecided
+
+
+def _undecided_report(item: pytest.Item, report: pytest.TestReport, text: str) -> None:
+    """An undecided test fails, unless ``--prunerob-inconclusive`` asks for less and no xfail wants it refuted."""
+    report.__dict__.pop("wasxfail", None)
+    report.outcome, report.longrepr = "failed", text
     choice = item.config.stash[OPTIONS].inconclusive
-    if undecided and choice != "fail" and item.get_closest_marker("xfail") is None:
+    if choice != "fail" and item.get_closest_marker("xfail") is None:
         report.outcome = "skipped"
         if choice == "xfail":
             report.wasxfail = text.splitlines()[0]
         else:
             report.longrepr = (str(item.path), (item.location[1] or 0) + 1, text)
-    return undecided
 
 
 def _swallowed(item: pytest.Item) -> str:
     """Why a test that returned must not pass, or the empty string."""
     evaluation = item.stash.get(EVALUATION, None)
     claims = evaluation.claims if evaluation is not None else []
+    if evaluation is not None and evaluation.interrupted:
+        return evaluation.interrupted
     if not claims:
         return "the test made no claim: compare a quantity, such as 'assert pruned.accuracy() >= 0.9'"
     return _unsupported(item)
@@ -152,7 +178,7 @@ def _plain_errors(item: pytest.Item, call: pytest.CallInfo[None], report: pytest
     if call.excinfo is None or not report.failed or item.config.getoption("fulltrace", False):
         return
     error = call.excinfo.value
-    if isinstance(error, PrunerobError):
+    if isinstance(error, PrunerobError) and not isinstance(error, BudgetSpentError):
         places = [entry for entry in call.excinfo.traceback if str(entry.path) == str(item.path)]
         where = f"{item.path.name}:{places[-1].lineno + 1}: " if places else ""
         report.longrepr = f"{where}{type(error).__name__}: {error}"

@@ -65,6 +65,8 @@ def _measured(term: Mapping[str, Any]) -> str:
 def _range(low: object, high: object, *, signed: bool = False) -> str:
     if low == high:
         return _number(low, signed=signed)
+    if (low, high) == ("-inf", "inf"):
+        return "not known"
     return f"between {_number(low, signed=signed)} and {_number(high, signed=signed)}"
 
 
