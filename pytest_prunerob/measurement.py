@@ -257,7 +257,8 @@ class Measurement:
                 f"{self.ledger.micro_batches}, {len(self.ledger.broken)} of {len(self.ledger.start)} samples broken"
             )
             segment = self._measured(stage, micro_batch)
-            bench.store.create(key, self._manifest())
+            if not bench.store.holds(key):
+                bench.store.create(key, self._manifest())
             bench.store.add(segment)
             self.ledger.add(segment)
 

@@ -57,8 +57,11 @@ class Collector:
         self.runtimes: dict[str, dict[str, Any]] = {}
         self.missing: list[str] = []
         self.concerned = False  # whether this run is known to hold claims, or lost what it holds
-        if options.results is not None and not config.option.collectonly:
+        if config.option.collectonly:
+            return
+        if options.results is not None or options.report is not None or options.summary is not None:
             self.git = _git(options.root)  # of the code that is about to run, before this run writes anything
+        if options.results is not None:
             results_file.write_atomically(options.results, results_file.empty_running(self.started))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:

@@ -123,6 +123,10 @@ class Store:
             self.set_aside(key, f"the manifest is damaged ({error})")
             return None
 
+    def holds(self, key: str) -> bool:
+        """Whether there is a manifest of ``key``, intact or not."""
+        return (self.folder(key) / MANIFEST).is_file()
+
     def create(self, key: str, content: Mapping[str, Any]) -> None:
         """Write the manifest of ``key`` unless it is there: of several writers the first one wins."""
         self._check_mode("this measurement")
