@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from pytest_prunerob.commands import lock, report, store, verify
+from pytest_prunerob.commands import diff, lock, merge, report, store, verify
 
-COMMANDS: dict[str, ModuleType] = {"lock": lock, "report": report, "store": store, "verify": verify}
+COMMANDS: dict[str, ModuleType] = {
+    "diff": diff,
+    "lock": lock,
+    "merge": merge,
+    "report": report,
+    "store": store,
+    "verify": verify,
+}

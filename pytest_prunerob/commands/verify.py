@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the subject NAME (dense, pruned, …) must have been: weights (.safetensors, .pt), an exported "
         "program (.pt2) or pkg.mod:callable",
     )
-    parser.add_argument("--max-age", metavar="TIME", help="refuse a run that finished longer ago: 90s, 30m, 8h, 2d")
+    parser.add_argument("--max-age", metavar="TIME", help="refuse a run that began longer ago: 90s, 30m, 8h, 2d")
     parser.add_argument("--revision", metavar="SHA", help="refuse a run of another git revision, or of a changed tree")
     parser.add_argument(
         "--deep", action="store_true", help="forward every stored witness again; needs --store and the models"

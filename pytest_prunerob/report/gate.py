@@ -86,17 +86,17 @@ def deviations(results: Mapping[str, Any], lock: Mapping[str, Any], today: date)
 
 
 def freshness(results: Mapping[str, Any], now: datetime, longest: timedelta | None, revision: str | None) -> list[str]:
-    """Why ``results`` may be those of another run: older than ``longest``, or of another revision."""
+    """Why ``results`` may be those of another run: one that began longer ago, or one of another revision.
+
+    Not when it finished: of merged results the oldest part counts.
+    """
     found = []
     if longest is not None:
-        finished = results["finished"]
-        age = None if finished is None else now - datetime.fromisoformat(finished)
-        if age is None:
-            found.append("the run has not finished, so its age is not known")
-        elif age > longest:
-            found.append(f"the run finished on {finished}, {_age(age)} ago: allowed are {_age(longest)}")
+        age = now - datetime.fromisoformat(results["started"])
+        if age > longest:
+            found.append(f"the run began on {results['started']}, {_age(age)} ago: allowed are {_age(longest)}")
         elif age < -CLOCK_SKEW:
-            found.append(f"the run finished on {finished}, which is {_age(-age)} ahead of this machine's clock")
+            found.append(f"the run began on {results['started']}, which is {_age(-age)} ahead of this machine's clock")
     if revision is not None:
         git = results["environment"]["git"]
         if git["revision"] is None:

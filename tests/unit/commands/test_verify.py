@@ -100,7 +100,7 @@ def test_a_subject_is_verified_as_a_whole(results: dict[str, Any], verify: Comma
 
 def test_a_stale_run_is_refused(results: dict[str, Any], verify: Command) -> None:
     assert "days ago: allowed are 2 hours" in verify("--max-age", "2h")[1]
-    results["finished"] = (datetime.now(UTC) - timedelta(minutes=5)).isoformat(timespec="seconds")
+    results["started"] = (datetime.now(UTC) - timedelta(minutes=5)).isoformat(timespec="seconds")
     assert verify("--max-age", "2h", "--revision", "5F0E9C1")[0] == 0
     assert verify("--max-age", "4m")[0] == 1
     code, out, _ = verify("--revision", "0123456")
