@@ -223,7 +223,8 @@ def _decided(
         return verdict("inconclusive", "; ".join(distrust), settle or "a model or an attack without this finding")
     if unfinished:
         return verdict("inconclusive", unfinished, remaining)
-    if any(measure.number is not None for measure in known) and all(item.number is not None for item in known.values()):
+    measured = [item for measure, item in known.items() if measure.number is None]
+    if len(measured) < len(known) and all(item.number is not None for item in measured):
         reason = "the difference lies within the printed digits of the reported number"
         return verdict("inconclusive", reason, "one more printed digit of the reported number")
     return verdict("inconclusive", notes or "some samples have no outcome", undecided(claim, known))
@@ -238,7 +239,8 @@ def _on_population(
     notes: str,
 ) -> Verdict:
     """One-sided bounds for the population that the samples were drawn from (design 4.4)."""
-    if any(item.number is None or not item.complete for item in known.values()):  # the flags have no third value
+    measured = [item for measure, item in known.items() if measure.number is None]
+    if any(item.number is None or not item.complete for item in measured):  # the flags have no third value
         return verdict("inconclusive", notes or "some samples have no outcome", undecided(claim, known))
     demands = []
     for difference in claim.differences:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +15,19 @@ from sklearn.metrics import roc_auc_score
 from pytest_prunerob.errors import ClaimError
 from pytest_prunerob.statistics import (
     auc,
+    auc_lower_bound,
+    auc_p,
+    binomial_p,
     clopper_pearson,
+    holm,
     lower_bound,
     lower_quantile,
     mann_whitney_p,
+    mcnemar_p,
     paired_lower_bound,
+    tango_interval,
+    tango_p,
+    tango_score,
     upper_bound,
 )
 
@@ -65,6 +75,111 @@ def test_paired_bound_against_closed_forms() -> None:
     assert paired_lower_bound(12, 5, 200, 0.99) < paired_lower_bound(12, 5, 200, 0.95)
 
 
+tables = st.integers(1, 60).flatmap(
+    lambda n: st.integers(0, n).flatmap(lambda b: st.tuples(st.just(b), st.integers(0, n - b), st.just(n)))
+)
+
+
+def test_tango_against_published_intervals_and_closed_forms() -> None:
+    # Fagerland, Lydersen & Laake 2014: airway hyper-responsiveness (Bentur 2009), complete response (Cavo 2012).
+    assert tango_interval(1, 7, 21, 0.95) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    assert tango_interval(6, 16, 161, 0.95) == pytest.approx((-0.124, -0.005), abs=5e-4)
+    z2 = 1.959963985**2
+    assert tango_interval(0, 0, 100, 0.95) == pytest.approx((-z2 / (100 + z2), z2 / (100 + z2)), abs=1e-9)
+    # All pairs discordant in one way: Wilson's interval of 10/10.
+    assert tango_interval(10, 0, 10, 0.95)[1] == 1.0
+    # At no difference the score test is McNemar's (b − c) / √(b + c).
+    assert tango_score(12, 5, 200, 0.0) == pytest.approx(7 / math.sqrt(17), abs=1e-12)
+    assert tango_p(12, 5, 200, Fraction(0)) == pytest.approx(0.0448, abs=1e-4)
+
+
+@given(tables, st.sampled_from([0.9, 0.95, 0.99]))
+def test_tango_holds_the_point_turns_round_and_is_the_set_its_test_keeps(
+    table: tuple[int, int, int], confidence: float
+) -> None:
+    b, c, n = table
+    low, high = tango_interval(b, c, n, confidence)
+    assert -1 <= low <= (b - c) / n <= high <= 1
+    assert tango_interval(c, b, n, confidence) == pytest.approx((-high, -low), abs=1e-9)
+    if -1 < low < (b - c) / n:
+        assert tango_p(b, c, n, Fraction(low)) == pytest.approx((1 - confidence) / 2, abs=1e-6)
+    assert tango_p(b, c, n, Fraction(-1)) == 0.0
+    assert tango_p(b, c, n, Fraction(1)) == 1.0
+    # The nuisance of the score is where the likelihood of the data is largest.
+    difference = max(-0.9, min(0.9, (b - c) / n - 0.05))
+
+    def likelihood(only_second: float) -> float:
+        cells = ((b, only_second + difference), (c, only_second), (n - b - c, 1 - 2 * only_second - difference))
+        if any(p < -1e-9 or (p <= 0 and count) for count, p in cells):
+            return -inf
+        return sum(count * math.log(p) for count, p in cells if count)
+
+    score = tango_score(b, c, n, difference)
+    if score:
+        variance = ((b - c - n * difference) / score) ** 2 / n
+        best = (variance - difference * (1 - difference)) / 2
+        nearby = (likelihood(best + step) for step in (-1e-3, 1e-3))
+        assert likelihood(max(0.0, -difference, best)) >= max(nearby) - 1e-9
+
+
+@given(tables, st.fractions(0, 1, max_denominator=50))
+def test_exact_p_values(table: tuple[int, int, int], threshold: Fraction) -> None:
+    b, c, n = table
+    weights = [math.comb(n, k) * threshold**k * (1 - threshold) ** (n - k) for k in range(n + 1)]
+    expected = float(sum(weights[b:])) if threshold > 0 else 0.0
+    assert binomial_p(b, n, threshold) == pytest.approx(expected, abs=1e-12)
+    assert binomial_p(b, n, Fraction(-1, 9)) == 0.0
+    assert binomial_p(b, n, Fraction(3, 2)) == 1.0
+    halves = [math.comb(b + c, k) / 2 ** (b + c) for k in range(b + c + 1)]
+    assert mcnemar_p(b, c) == pytest.approx(sum(halves[b:]), abs=1e-12)
+    assert mcnemar_p(b, c) + mcnemar_p(c, b) >= 1
+
+
+def test_an_auc_bound_for_every_distribution() -> None:
+    # A perfect separation of k pairs bounds like k successes in k trials; a useless one says nothing.
+    assert auc_lower_bound(Fraction(1), 30, 0.95) == pytest.approx(0.05 ** (1 / 30), abs=1e-9)
+    assert auc_lower_bound(Fraction(0), 30, 0.95) == 0.0
+    # Weaker than the exact bound of 27 in 30 chosen pairs, stronger than Hoeffding's plain 0.9 − √(ln 20 / 60).
+    bound = auc_lower_bound(Fraction(9, 10), 30, 0.95)
+    assert 0.9 - math.sqrt(math.log(20) / 60) < bound < lower_bound(27, 30, 0.95)
+    assert auc_lower_bound(Fraction(9, 10), 300, 0.95) > bound
+    assert auc_p(Fraction(9, 10), 30, Fraction(bound)) == pytest.approx(0.05, abs=1e-6)
+    assert auc_p(Fraction(9, 10), 30, Fraction(9, 10)) == 1.0
+    assert auc_p(Fraction(9, 10), 30, Fraction(0)) == 0.0
+    assert auc_p(Fraction(9, 10), 30, Fraction(-1)) == 0.0
+    assert auc_p(Fraction(1), 30, Fraction(1)) == 1.0
+
+
+def test_the_auc_bound_covers_where_ties_and_skew_are_at_their_worst() -> None:
+    rng = np.random.default_rng(3)
+    misses = 0
+    for _ in range(400):
+        changed, kept = (rng.random(30) < 0.1).astype(float), np.zeros(60)  # the AUC is 0.45 of ties and misses
+        misses += auc_lower_bound(auc(changed.tolist(), kept.tolist()), 30, 0.95) > 0.45
+    assert misses <= 20
+
+
+def test_holm_against_the_definition() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # sorted: ×4, ×3, ×2, ×1
+    assert holm([0.5, 0.5]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+    for bad in (nan, -0.1, 1.1):
+        with pytest.raises(ClaimError, match="p-values lie between 0 and 1"):
+            holm([0.1, bad])
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_only_raises_and_keeps_the_order(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
+    for i, j in itertools.combinations(range(len(p_values)), 2):
+        if p_values[i] < p_values[j]:
+            assert adjusted[i] <= adjusted[j]
+    smallest = min(p_values, default=1.0)
+    assert min(adjusted, default=1.0) == pytest.approx(min(1.0, smallest * len(p_values))) or not p_values
+
+
 def test_auc_by_hand() -> None:
     assert auc([0.1, 0.2], [0.3, 0.4]) == 1
     assert auc([0.3, 0.4], [0.1, 0.2]) == 0
@@ -99,6 +214,10 @@ def test_a_lower_quantile_is_a_value_of_the_sample() -> None:
         lambda: lower_bound(0, 0, 0.95),
         lambda: upper_bound(0, 0, 0.95),
         lambda: paired_lower_bound(0, 0, 0, 0.95),
+        lambda: tango_interval(0, 0, 0, 0.95),
+        lambda: tango_p(0, 0, 0, Fraction(1, 2)),
+        lambda: binomial_p(0, 0, Fraction(1, 2)),
+        lambda: auc_lower_bound(Fraction(1), 0, 0.95),
         lambda: auc([], [1.0]),
         lambda: auc([1.0], []),
         lambda: auc([nan], [1.0]),
