@@ -202,7 +202,7 @@ def _decided(
     """The verdict of a claim without an error."""
     notes = "; ".join(dict.fromkeys(item.note for item in known.values() if item.note))
     status = settled(claim, known)
-    remaining = f"running the remaining stages ({undecided(claim, known)}); a later run goes on where this one stopped"
+    remaining = f"running again, which goes on where this run stopped: {undecided(claim, known)}"
     if unfinished and population == "distribution" and not all(item.complete for item in known.values()):
         return verdict("inconclusive", unfinished, remaining)
     if status is not None and population == "distribution" and any(item.n for item in known.values()):

@@ -486,6 +486,6 @@ def test_what_is_unfinished_says_how_much() -> None:
     found = verdict(p_acc >= 0.9, [partly(200, 190)], unfinished="the time budget was spent")
     assert (found.status, found.reason) == ("inconclusive", "the time budget was spent")
     assert found.settle == (
-        f"running the remaining stages (outcomes of {p_acc.text} for 800 of 1000 samples; "
-        "it holds if at least 710 of them survive); a later run goes on where this one stopped"
+        f"running again, which goes on where this run stopped: outcomes of {p_acc.text} for 800 of 1000 samples; "
+        "it holds if at least 710 of them survive"
     )
