@@ -91,8 +91,9 @@ class TestEvaluation:
             verdict = self._judged(claim)
         if self._out_of_time and verdict.status == "inconclusive":
             self.unfinished.append(claim)
-            if self._out_of_time in verdict.reason:
-                verdict = replace(verdict, settle="running again, which goes on where this run stopped")
+            again = "running again, which goes on where this run stopped"
+            if self._out_of_time in verdict.reason and not verdict.settle.startswith(again):
+                verdict = replace(verdict, settle=again)
         stands = (self.stands_on[m] for m in leaning(claim, verdict) if m in self.stands_on)
         return replace(verdict, stands_on="; ".join(dict.fromkeys(stands)))
 
