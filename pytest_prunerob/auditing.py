@@ -6,13 +6,28 @@ A break that the audit finds is a witness like any other: it becomes a segment o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Literal
 
+from torch import Tensor
+
 from pytest_prunerob import adequacy
-from pytest_prunerob.adequacy import Audit, Case, Check, audit_distances, audit_plan, how_many, how_many_distances
+from pytest_prunerob.adequacy import (
+    FULL,
+    Audit,
+    Case,
+    Check,
+    audit_distances,
+    audit_fully,
+    audit_plan,
+    audit_steps,
+    how_many,
+    how_many_distances,
+)
+from pytest_prunerob.adequacy.check import FEWEST
+from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.engine import Result
-from pytest_prunerob.fingerprint import sources
+from pytest_prunerob.fingerprint import fingerprint, sources
 from pytest_prunerob.ledger import Segment
 from pytest_prunerob.measurement import Measurement
 
@@ -28,16 +43,18 @@ def audited(measurement: Measurement, level: AuditLevel) -> Audit:
     prepared, ledger = measurement.prepared, measurement.ledger
     store = prepared.bench.store
     units = sorted(ledger.segments)
-    key = prepared.key("adequacy", measurement.plan, measured=ledger.key, units=units, level=level,
+    twin = prepared.loaded.twin
+    of_twin = None if twin is None else fingerprint(twin)
+    key = prepared.key("adequacy", measurement.plan, measured=ledger.key, units=units, level=level, twin=of_twin,
                        sources=sources(adequacy))  # fmt: skip
     if key not in measurement.audits:
         content = store.manifest(key)
         if content is not None:
             measurement.audits[key] = Audit(tuple(Check(**check) for check in content["checks"]))
         else:
+            prepared.bench.budget.require(f"the audit of {measurement.text}")
             if store.mode == "ro":
                 raise store.missing(f"the audit of {measurement.text}")
-            prepared.bench.budget.require(f"the audit of {measurement.text}")
             prepared.bench.report(f"{measurement.text}: checking whether the attacks could have broken the survivors")
             found = _made(measurement, level)
             measurement.spend(found.cost)
@@ -86,7 +103,22 @@ def _made(measurement: Measurement, level: AuditLevel) -> Audit:
     )
     if measurement.kind == "minimise":
         return audit_distances(case, [ledger.values[place] for place in places])
-    return audit_plan(case)
+    if level == "full":
+        case = replace(case, examples=_examples(measurement))
+        return audit_plan(case) + audit_steps(case, prepared.loaded.twin) + audit_fully(case)
+    left_out = (Check(name, "not run", "--prunerob-adequacy=full runs it") for name in FULL)
+    return audit_plan(case) + audit_steps(case, prepared.loaded.twin) + Audit(tuple(left_out))
+
+
+def _examples(measurement: Measurement) -> dict[int, tuple[Tensor, Tensor]]:
+    """A few samples that each gradient stage broke, by its number."""
+    data, found = measurement.prepared.data, {}
+    for number, name in enumerate(measurement.ledger.stages):
+        segments = (s for (stage, _), s in sorted(measurement.ledger.segments.items()) if stage == number)
+        places = sorted(position for segment in segments for position in segment.broken)[:FEWEST]
+        if places and ATTACKS[name].gradient:
+            found[number] = (data.x[places], data.y[places])
+    return found
 
 
 def _joinable(measurement: Measurement, found: Audit) -> list[tuple[int, Result, Sequence[int]]]:

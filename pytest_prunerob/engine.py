@@ -97,6 +97,26 @@ class Engine:
         cost = Cost(meter.forward, meter.backward, time.perf_counter() - start)
         return Result(cost, result.broken, result.errors, result.values, result.witness)
 
+    def transfer(
+        self, source: nn.Module, module: nn.Module, plan: Plan, stage: int, x: Tensor, y: Tensor, classes: int
+    ) -> Result:
+        """Attack ``source`` by stage number ``stage`` of ``plan`` and verify what it returns on ``module``."""
+        attack = ATTACKS[plan.stages[stage].attack]
+        settings = Settings(plan.stages[stage], plan.threat.norm, float(plan.threat.radius), self.seed, classes)
+        meter, start = Meter(), time.perf_counter()
+        x, y = x.to(self.device), y.to(self.device)
+        network, other = (Network(part, chunk=self.chunk, meter=meter) for part in (module, source))
+        with self._isolated(module, x), torch.no_grad():
+            clean = network(x)
+            with torch.enable_grad():
+                z = attack.perturb(other, x, y, settings).detach()
+            oracle = Oracle(network, x, y, clean=clean, norm=settings.norm, eps=settings.radius, mode="decide")
+            oracle.submit(z, torch.arange(len(x), device=x.device))
+        broken = {place: float(oracle.distance[place]) for place in oracle.broken.nonzero().flatten().tolist()}
+        witness = oracle.witness[oracle.broken].cpu().numpy() if broken else None
+        cost = Cost(meter.forward, meter.backward, time.perf_counter() - start)
+        return Result(cost, broken, witness=witness)
+
     def _verified(
         self,
         attack: Attack,

@@ -157,9 +157,10 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, object]]:
         if type(hook).__module__.startswith("torch.nn.utils.")
     }
     # Stated about a model by the adapter, which does not compute with it.
-    stated = "accuracy" if f"{type(module).__module__}.{type(module).__qualname__}" == _ADAPTER else None
+    adapter = f"{type(module).__module__}.{type(module).__qualname__}" == _ADAPTER
+    stated = ("accuracy", "twin") if adapter else ()
     for name in sorted(vars(module)):
-        if name not in _BOOKKEEPING and name not in derived and name != stated:
+        if name not in _BOOKKEEPING and name not in derived and name not in stated:
             yield name, vars(module)[name]
 
 

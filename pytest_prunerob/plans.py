@@ -87,6 +87,10 @@ class Plan:
         """The plan with its stages, as a verdict names the attacks it stands on."""
         return f"{self.text}: {', '.join(stage.attack for stage in self.stages)}"
 
+    def of(self, stages: tuple[Stage, ...]) -> Plan:
+        """This plan with other stages."""
+        return replace(self, stages=stages)
+
     def material(self) -> dict[str, object]:
         """Everything of this plan that decides outcomes, for keys."""
         return {

@@ -30,6 +30,8 @@ class Model(nn.Module):
         logits: key (str) or index (int) of the logits in what ``module`` returns.
         accuracy: the clean accuracy that was stated for the network, a share in [0, 1] such as "0.943": claims about
             a model that is off it, beyond chance and the printed digits, are errors. It changes no measurement.
+        twin: the float network that a quantised or binarised one was made from, which takes and returns what this
+            model does. It is attacked when survival of this one is to count, and what breaks it is tried here.
 
     Raises:
         ModelError: a mean, std or accuracy that does not fit, or (when called) an output that holds no logits.
@@ -45,6 +47,7 @@ class Model(nn.Module):
         std: float | Sequence[float] | Tensor | None = None,
         logits: str | int | None = None,
         accuracy: str | float | Fraction | None = None,
+        twin: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
@@ -54,6 +57,9 @@ class Model(nn.Module):
         self.module = module
         self.logits = logits
         self.accuracy = None if accuracy is None else _declared(accuracy)
+        if not (twin is None or isinstance(twin, nn.Module)):
+            raise ModelError(f"twin={kind_of(twin)}: give the float network, an nn.Module")
+        self.__dict__["twin"] = twin  # no part of this module: nothing of it is computed, hashed or counted with
         self.training = module.training
         self.register_buffer("mean", _per_channel("mean", 0.0 if mean is None else mean), persistent=False)
         self.register_buffer("std", _per_channel("std", 1.0 if std is None else std), persistent=False)
@@ -98,6 +104,7 @@ class LoadedSubject:
         weights: digest of the state dict (of the inner module, for a :class:`Model`).
         exported: whether an exported program is in it, whose train flag means nothing.
         accuracy: the clean accuracy stated for it, as the interval of its printed digits.
+        twin: the float network it was made from, on the same device.
     """
 
     role: str
@@ -106,6 +113,7 @@ class LoadedSubject:
     weights: str
     exported: bool
     accuracy: tuple[Fraction, Fraction] | None = None
+    twin: nn.Module | None = None
 
 
 def prepare(model: object, *, role: str, device: str) -> LoadedSubject:
@@ -136,9 +144,12 @@ def prepare(model: object, *, role: str, device: str) -> LoadedSubject:
         weights=weights_digest(inner.state_dict()),
         exported=bool(graphs),
         accuracy=model.accuracy if isinstance(model, Model) else None,
+        twin=vars(model)["twin"] if isinstance(model, Model) else None,
     )
     try:
         model.to(device)
+        if subject.twin is not None:
+            subject.twin.to(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"the {role} model cannot be moved to {device!r}: {first_line(error)}") from error
     for graph in graphs:

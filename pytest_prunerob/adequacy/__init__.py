@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pytest_prunerob.adequacy.check import Check
 from pytest_prunerob.adequacy.distances import audit_distances, how_many_distances
+from pytest_prunerob.adequacy.full import FULL, audit_fully
 from pytest_prunerob.adequacy.stages import Audit, Case, audit_plan, how_many
+from pytest_prunerob.adequacy.steps import audit_steps
 from pytest_prunerob.adequacy.subject import INDICATORS, PROBES, Finding, Level, audit, off_declared
 
 __all__ = [
-    "INDICATORS", "PROBES", "Audit", "Case", "Check", "Finding", "Level", "audit",
-    "audit_distances", "audit_plan", "how_many", "how_many_distances", "off_declared",
+    "FULL", "INDICATORS", "PROBES", "Audit", "Case", "Check", "Finding", "Level", "audit",
+    "audit_distances", "audit_fully", "audit_plan", "audit_steps", "how_many", "how_many_distances", "off_declared",
 ]  # fmt: skip

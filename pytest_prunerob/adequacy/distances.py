@@ -19,7 +19,7 @@ SECOND = Stage("fab-min", (("restarts", 1), ("steps", 100)))
 
 def second(plan: Plan) -> Plan:
     """The other minimum-norm attack that the distances under ``plan`` are compared with."""
-    return replace(plan, name="fab", stages=(SECOND,))
+    return replace(plan.of((SECOND,)), name="fab")
 
 
 def how_many_distances(plan: Plan, n: int) -> int:
@@ -35,7 +35,7 @@ def audit_distances(case: Case, found: Sequence[float]) -> Audit:
     A sample counts where the other distance is more than 15 % smaller: such distances are not the smallest, and neither
     an order nor a threshold of them is evidence. Farther ones say nothing against the attack.
     """
-    doubled = replace(case.plan, stages=tuple(again(stage, case.plan) for stage in case.plan.stages))
+    doubled = case.plan.of(tuple(again(stage, case.plan) for stage in case.plan.stages))
     stage = case.plan.stages[0].attack
     watch = Watch(case.y.to(case.engine.device), ATTACKS[stage].loss)
     more = case.engine.run("minimise", case.module, doubled, 0, case.x, case.y, case.classes, case.clean, watch)

@@ -7,7 +7,7 @@ Indicators of Attack Failure, arXiv:2106.09947). A break found on the way is a w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,8 @@ class Case:
     """The survivors of a plan that are looked at.
 
     ``x``: (k, C, H, W) in [0, 1] with labels ``y`` (k,), ``clean`` logits (k, K); ``n`` samples were judged and
-    ``survivors`` of them survived; ``broken_by`` counts the samples that each stage broke, by its number.
+    ``survivors`` of them survived; ``broken_by`` counts the samples that each stage broke, by its number, and
+    ``examples`` are a few of them with their labels.
     """
 
     engine: Engine
@@ -51,6 +52,7 @@ class Case:
     n: int
     survivors: int
     broken_by: Mapping[int, int]
+    examples: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def of_all(self, count: int) -> float:
         """How many of all survivors ``count`` of the checked ones stand for."""
@@ -79,7 +81,7 @@ class Audit:
     def problem(self) -> str:
         """Why survival does not count, or the empty string. One adequate gradient stage is enough."""
         whole = [check.message for check in self._failed() if not check.stage]
-        if not self.adequate:
+        if self.checks and not self.adequate:
             reasons: dict[str, str] = {}
             for check in self._failed():
                 if check.stage:
@@ -136,7 +138,7 @@ def audit_stage(case: Case, number: int) -> Audit:
     """The indicators of one gradient stage: it runs again on the survivors of ``case``, watched."""
     stage = case.plan.stages[number]
     attack = ATTACKS[stage.attack]
-    plan = replace(case.plan, stages=(again(stage, case.plan),))
+    plan = case.plan.of((again(stage, case.plan),))
     watch = Watch(case.y.to(case.engine.device), attack.loss)
     result = case.engine.run("decide", case.module, plan, 0, case.x, case.y, case.classes, case.clean, watch)
     seen = trace(watch, len(case.x))
@@ -173,7 +175,7 @@ def unstable(case: Case) -> Check:
     before = margin(case.engine.clean(case.module, case.x)[0].to(device), y)
     changes = []
     for _ in range(NEIGHBOURS):
-        step = _on_sphere(x, case.plan.threat.norm, radius, generator)
+        step = on_sphere(x, case.plan.threat.norm, radius, generator)
         after = margin(case.engine.clean(case.module, (x + step).clamp(0, 1).cpu())[0].to(device), y)
         changes.append((after - before).abs() / before.abs().clamp(min=1e-12))
     value = float(torch.stack(changes).mean(0).median())
@@ -182,7 +184,8 @@ def unstable(case: Case) -> Check:
     return Check("unstable", "failed" if failed else "passed", message, value=value, limit=UNSTABLE)
 
 
-def _on_sphere(x: Tensor, norm: str, radius: float, generator: torch.Generator) -> Tensor:
+def on_sphere(x: Tensor, norm: str, radius: float, generator: torch.Generator) -> Tensor:
+    """Random perturbations of length ``radius``, like ``x`` (N, C, H, W); for Linf corners of the ball."""
     draw = torch.randn(x.shape, generator=generator).to(x)
     flat = draw.flatten(1)
     if norm == "linf":

@@ -55,7 +55,7 @@ ALLOWED = {
         "adequacy", "attacks", "budget", "datasets", "engine", "errors", "fingerprint", "ledger", "oracle", "plans",
         "store", "subjects",
     },
-    "auditing": {"adequacy", "engine", "fingerprint", "ledger", "measurement"},
+    "auditing": {"adequacy", "attacks", "engine", "fingerprint", "ledger", "measurement"},
     "evaluation": {
         "auditing", "claims", "datasets", "errors", "facts", "known", "ledger", "measurement", "metrics", "reported", "verdicts",
     },

@@ -1,0 +1,52 @@
+"""Subjects that compute in steps: quantised, binarised, with straight-through gradients (design 4.3).
+
+No gradient of theirs is zero, and white-box attacks still miss what a black-box attack finds. So their survivors count
+only where a black-box stage took part, and where inputs that break the float twin do not break them.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pytest_prunerob.adequacy.check import BLACK_BOX_SHARE, NEW_BREAKS, Check
+from pytest_prunerob.adequacy.discrete import MISMATCH, discrete, gradient_mismatch
+from pytest_prunerob.adequacy.stages import Audit, Case, again
+from pytest_prunerob.attacks import ATTACKS
+from pytest_prunerob.engine import Result
+from pytest_prunerob.ledger import Cost
+
+
+def audit_steps(case: Case, twin: nn.Module | None) -> Audit:
+    """Whether the gradients of the subject are those of its function and, where not, what stands in for them."""
+    kind = discrete(case.module)
+    mismatch = gradient_mismatch(case.module, case.x.to(case.engine.device))
+    if not kind and mismatch <= MISMATCH:
+        message = f"gradients differ from the differences they stand for by {mismatch:.1%}"
+        return Audit((Check("steps", "passed", message, value=mismatch, limit=MISMATCH),))
+    what = f"the model computes in steps ({kind})" if kind else f"its gradients are off by {mismatch:.0%}"
+    if all(ATTACKS[stage.attack].gradient for stage in case.plan.stages):
+        message = f"{what}: survival needs a black-box stage, such as square"
+        return Audit((Check("steps", "failed", message, value=mismatch, limit=MISMATCH),))
+    if twin is None:
+        message = f"{what}: survival needs transfer from the float network, Model(..., twin=float_network)"
+        return Audit((Check("steps", "failed", message, value=mismatch, limit=MISMATCH),))
+    return _transferred(case, twin)
+
+
+def _transferred(case: Case, twin: nn.Module) -> Audit:
+    broken: set[int] = set()
+    results: list[tuple[int, Result]] = []
+    cost = Cost()
+    for number, stage in enumerate(case.plan.stages):
+        if not ATTACKS[stage.attack].gradient:
+            continue
+        plan = case.plan.of((again(stage, case.plan),))
+        result = case.engine.transfer(twin, case.module, plan, 0, case.x, case.y, case.classes)
+        broken |= set(result.broken)
+        results += [(number, result)] if result.broken else []
+        cost += result.cost
+    failed = len(broken) >= NEW_BREAKS and case.of_all(len(broken)) > BLACK_BOX_SHARE * case.n
+    message = f"inputs made on the float network broke {len(broken)} of {len(case.x)} checked survivors"
+    limit = max(float(NEW_BREAKS), BLACK_BOX_SHARE * case.n)
+    check = Check("steps", "failed" if failed else "passed", message, value=float(len(broken)), limit=limit)
+    return Audit((check,), tuple(results), cost)
