@@ -68,6 +68,7 @@ _REPORTED = {
     "unit": "[text]",
     "metric": "[text]",
     "note": "[text]",
+    "samples": "[whole number]",
 }
 
 
@@ -259,11 +260,12 @@ class _Reader:
             else:
                 self._is(value, place, "text", f"the value of the column {column!r}")
                 key[column] = value
-        more = {name: given[name] for name in ("unit", "metric", "note") if name in given}
+        more = {name: given[name] for name in ("unit", "metric", "note", "samples") if name in given}
         try:
             return table(given["path"], key=key, column=given["column"], **more)
         except InputError as error:
-            raise self._error((*at, "unit"), str(error)) from None
+            wrong = "samples" if str(error).startswith("samples") else "unit"
+            raise self._error((*at, wrong), str(error)) from None
 
     def _keys(self, given: Mapping[str, Any], at: Path, wanted: Mapping[str, str], what: str) -> None:
         """The keys of a table are known, those required are there, and their values are of the right kind."""

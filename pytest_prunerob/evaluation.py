@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from math import inf
 from typing import cast
 
 from pytest_prunerob import facts, metrics
@@ -94,6 +95,9 @@ class TestEvaluation:
             again = "running again, which goes on where this run stopped"
             if self._out_of_time in verdict.reason and not verdict.settle.startswith(again):
                 verdict = replace(verdict, settle=again)
+        if self.reported is not None and any(self._compared(m) for term in verdict.terms for m in [term.measure]):
+            reason = "; ".join(dict.fromkeys(part for part in (verdict.reason, self.reported.impossible) if part))
+            verdict = replace(verdict, reason=reason)
         stands = (self.stands_on[m] for m in leaning(claim, verdict) if m in self.stands_on)
         return replace(verdict, stands_on="; ".join(dict.fromkeys(stands)))
 
@@ -274,7 +278,11 @@ class TestEvaluation:
 
     def _known(self, measure: Measure) -> Known:
         if measure.number is not None:
-            return Known(measure.number.low, measure.number.high, value=measure.number.value)
+            number = measure.number
+            if number.impossible:
+                settle = "the number as it was measured, or the number of samples that it was measured on"
+                return Known(-inf, inf, distrust=number.impossible, value=number.value, settle=settle)
+            return Known(number.low, number.high, value=number.value)
         if measure.metric in ("sparsity", "parameters", "size_bytes"):
             value = self._fact(measure)
             return Known(value, value)

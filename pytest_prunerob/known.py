@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, isinf
 from typing import Literal
 
 from pytest_prunerob.claims import Claim, Measure, Quantity
@@ -76,11 +76,16 @@ def paired(difference: Quantity, known: Mapping[Measure, Known]) -> tuple[Measur
     return plus, minus, scale
 
 
-def rest(difference: Quantity, known: Mapping[Measure, Known]) -> tuple[Fraction, Fraction]:
-    """Ends of what a difference has besides samples: numbers, facts, the printed digits of a reported number."""
+def rest(difference: Quantity, known: Mapping[Measure, Known]) -> tuple[Fraction, Fraction] | None:
+    """Ends of what a difference has besides samples: numbers, facts, the printed digits of a reported number.
+
+    ``None`` where they are not known.
+    """
     low = high = difference.constant
     for measure, factor in difference.terms:
         if not known[measure].n:
+            if any(isinf(end) for end in (known[measure].low, known[measure].high)):
+                return None
             ends = [factor * Fraction(end) for end in (known[measure].low, known[measure].high)]
             low, high = low + min(ends), high + max(ends)
     return low, high
@@ -95,9 +100,10 @@ def demanded(claim: Claim, known: Mapping[Measure, Known]) -> tuple[Measure, int
     least, most = 0, n
     for difference in claim.differences:
         factor = dict(difference.terms).get(measure)
-        low, high = rest(difference, known)
-        if not factor or low != high:
+        ends = rest(difference, known)
+        if not factor or ends is None or ends[0] != ends[1]:
             return None
+        low = ends[0]
         if factor > 0:
             least = max(least, whole_number(-low * n / factor, strict=claim.strict))
         else:

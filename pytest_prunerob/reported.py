@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from math import ceil, floor
 from pathlib import Path
 
 from pytest_prunerob.errors import CellsError, unknown
 
 NUMBER_LENGTH = 30  # characters of a printed number (ours)
 LARGEST_EXPONENT = 300  # of a printed number (ours): a giant one would fill memory
+SHARES = ("accuracy", "robust_accuracy", "accuracy_under")  # metrics that are shares of all samples
 TABLE_BYTES = 1_000_000  # ours: a printed table is a few kilobytes, anything above this is the wrong file
 
 
@@ -28,7 +30,8 @@ class Axis:
 class Number:
     """A published number with its printed digits: 44.07 % is known to lie in [0.44065, 0.44075].
 
-    ``metric`` names the quantity of the pruned model that it is compared with.
+    ``metric`` names the quantity of the pruned model that it is compared with. ``samples`` is how many samples it is
+    said to be a share of.
     """
 
     text: str
@@ -38,6 +41,22 @@ class Number:
     source: str
     note: str
     metric: str
+    samples: int | None = None
+
+    @property
+    def impossible(self) -> str:
+        """Why it cannot be a share of so many samples, in a sentence; empty where it can be, or nothing is said.
+
+        The test of Brown & Heathers 2017 ("GRIM"): some whole number of the samples must be printed like this.
+        """
+        n = self.samples
+        if n is None or max(0, ceil(self.low * n)) <= min(n, floor(self.high * n)):
+            return ""
+        below, above = (min(n, max(0, k)) for k in (floor(self.low * n), ceil(self.high * n)))
+        return (
+            f"the reported {self.text} cannot be a share of {n:,} samples: {below:,} of them are "
+            f"{float(Fraction(below, n)):.6g} and {above:,} are {float(Fraction(above, n)):.6g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,7 @@ class Table:
     unit: str
     metric: str
     note: str
+    samples: int | None = None
 
     def look_up(self, parameters: Mapping[str, str], folder: Path) -> Number:
         """The number of the cell with ``parameters``; ``folder`` is that of the test file.
@@ -68,7 +88,8 @@ class Table:
             where = ", ".join(f"{column}={value}" for column, value in wanted.items())
             raise CellsError(f"{self.path} has {len(found)} rows with {where}; exactly one is needed")
         source = f"{self.path}: {', '.join(wanted.values())}: {self.column}"
-        return _number(found[0][self.column], self.unit, source, self.note, self.metric)
+        number = _number(found[0][self.column], self.unit, source, self.note, self.metric)
+        return replace(number, samples=self.samples)
 
 
 def axis(name: str, values: Mapping[str, str] | None = None) -> Axis:
@@ -84,18 +105,28 @@ def table(
     unit: str = "percent",
     metric: str = "robust_accuracy",
     note: str = "",
+    samples: int | None = None,
 ) -> Table:
     """The published number of a cell: ``column`` of the row of a CSV file that matches ``key``.
 
     ``path`` is relative to the test file. ``unit`` is "percent" or "fraction". ``metric`` is the quantity of the
     pruned model with which the number is compared. ``note`` is shown beside it, such as "another data set".
+    ``samples`` is on how many samples the publication says it was measured: a number that is no share of so many is
+    flagged, and supports nothing.
 
     Raises:
-        CellsError: for an unknown unit, at once; for the table itself when pytest collects the test.
+        CellsError: for an unknown unit or a number of samples that is none, at once; for the table itself when pytest
+            collects the test.
     """
     if unit not in ("percent", "fraction"):
         raise CellsError(unknown("unit", unit, ("percent", "fraction")))
-    return Table(path, dict(key), column, unit, metric, note)
+    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
+        raise CellsError(f"samples={samples!r} of a reported table is not a whole number of at least 1")
+    if samples is not None and metric not in SHARES:
+        raise CellsError(
+            f"samples={samples} of a reported table: {metric} is no share of samples ({', '.join(SHARES)})"
+        )
+    return Table(path, dict(key), column, unit, metric, note, samples)
 
 
 def _wanted(column: str, key: str | Axis, parameters: Mapping[str, str]) -> str:

@@ -145,8 +145,8 @@ def may_stop(claim: Claim, known: Mapping[Measure, Known]) -> bool:
     if demanded(claim, known) is not None:
         return True
     (first, *others) = claim.differences
-    low, high = rest(first, known)
-    return not others and low == high and paired(first, known) is not None
+    ends = rest(first, known)
+    return not others and ends is not None and ends[0] == ends[1] and paired(first, known) is not None
 
 
 def stopped(
@@ -169,10 +169,10 @@ def stopped(
             return None
         ends = {**known, measure: replace(item, low=Fraction(found.low, item.n), high=Fraction(found.high, item.n))}
         return found, measure.text, item.n, _margin(claim, ends) or (float("-inf"), float("inf"))
-    pair = paired(claim.differences[0], known)
-    assert pair is not None
-    plus, minus, scale = pair
-    others, _ = rest(claim.differences[0], known)
+    pair, ends_of_rest = paired(claim.differences[0], known), rest(claim.differences[0], known)
+    assert pair is not None  # what may_stop says
+    assert ends_of_rest is not None
+    (plus, minus, scale), others = pair, ends_of_rest[0]
     n = known[plus].n
     differences = [int(a) - int(b) for a, b in zip(prefix(plus), prefix(minus), strict=False)]
     found = stop_difference(
@@ -247,7 +247,9 @@ def _on_population(
         evidence = _evidence(difference, known, flags)
         if isinstance(evidence, tuple):
             return verdict("inconclusive", *evidence)
-        low, high = rest(difference, known)
+        ends = rest(difference, known)
+        assert ends is not None  # a settled claim has no infinite ends
+        low, high = ends
         factor = next(factor for measure, factor in difference.terms if known[measure].n)
         scale = abs(factor)
         if factor < 0 and not isinstance(evidence, Pairs):
@@ -255,8 +257,8 @@ def _on_population(
             low, high = low - scale * whole, high - scale * whole
         demands.append(Demand(evidence, -low / scale, -high / scale, scale, claim.strict))
     found = infer(demands, confidence)
-    ends = f"[{found.bounds[0]:+.4f}, {found.bounds[1]:+.4f}]"
-    reason = f"the one-sided {100 * confidence:g} % bounds of the difference are {ends}"
+    shown = f"[{found.bounds[0]:+.4f}, {found.bounds[1]:+.4f}]"
+    reason = f"the one-sided {100 * confidence:g} % bounds of the difference are {shown}"
     full = verdict(found.status, "; ".join(part for part in (reason, notes) if part), found.settle)
     return replace(full, decision="bound", p_value=found.p_value)
 

@@ -23,6 +23,7 @@ from pytest_prunerob.plugin.options import Options
 from pytest_prunerob.plugin.stash import DESELECTED
 from pytest_prunerob.report import results as results_file
 from pytest_prunerob.report.numbers import plural
+from pytest_prunerob.statistics import holm
 
 PACKAGES = (
     "pytest-prunerob",
@@ -253,7 +254,9 @@ class Collector:
             "exit_status": exit_status,
             "budget": {"seconds": self.options.time_budget, "exhausted": bool(self._left_undone())},
             "cells": cells,
-            "claims": [claim for cell in cells for claim in self.claims.values() if claim["cell"] == cell["id"]],
+            "claims": adjusted(
+                [claim for cell in cells for claim in self.claims.values() if claim["cell"] == cell["id"]]
+            ),
             "measurements": self.measurements,
             "subjects": self.subjects,
             "store": {
@@ -265,6 +268,20 @@ class Collector:
             },
             "cost": cost,
         }
+
+
+def adjusted(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The claims with Holm's p-values; a family is what one test function claims over its cells."""
+    families: dict[str, list[int]] = {}
+    for place, claim in enumerate(claims):
+        if claim["p_value"] is not None:
+            path, _, name = claim["cell"].partition("::")
+            families.setdefault(f"{path}::{name.partition('[')[0]}", []).append(place)
+    found = [{**claim, "holm": None} for claim in claims]
+    for places in families.values():
+        for place, value in zip(places, holm([claims[place]["p_value"] for place in places]), strict=True):
+            found[place]["holm"] = value
+    return found
 
 
 def _status(report: pytest.TestReport) -> str:

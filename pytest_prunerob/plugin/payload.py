@@ -231,7 +231,7 @@ def _reported(number: Number) -> dict[str, Any]:
         "low": float(number.low),
         "high": float(number.high),
         "source": number.source,
-        "note": number.note,
+        "note": "; ".join(part for part in (number.note, number.impossible) if part),
     }
 
 
