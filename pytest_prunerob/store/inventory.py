@@ -92,7 +92,7 @@ def check(store: Store) -> int:
     for key in keys(store.root):
         folder = store.folder(key)
         present = _files(folder)
-        count += len(present)
+        count += sum(not path.name.startswith(TEMPORARY) for path in present)
         content = store.manifest(key)
         if content is None:
             if present and not any(path.name == MANIFEST or path.name.startswith("seg-") for path in present):

@@ -57,7 +57,7 @@ def transfer(source: Path, target: Store) -> Transfer:
 
 def _entry(folder: Path, target: Store, done: Transfer) -> None:
     """Copy what is under one key: what others name first, so that being cut short leaves no damage."""
-    key = folder.name
+    key, model = folder.name, None
     try:
         content = manifest_content(files.read(folder / MANIFEST, "manifest"), key)
         existing = target.manifest(key)
@@ -65,23 +65,28 @@ def _entry(folder: Path, target: Store, done: Transfer) -> None:
         if problem:
             raise StoreError(problem)
         if content.get("kind") == "model":
-            _publish(target, key, "model", _model(folder, key, content), done)
-        segments = _segments(folder, key, content, target, done)
+            model = _model(folder, content)
+        segments = _segments(folder, key, content, done)
     except (StoreError, OSError) as error:
         done.refused.append(f"{_short(folder)}: nothing of it was taken: {_words(error)}")
         return
+    if model is not None:
+        _publish(target, key, "model", model, done)
     if existing is None:
         target.create(key, content)
         done.files += 1
         done.bytes += (target.folder(key) / MANIFEST).stat().st_size
     else:
         done.present += 1
-    for payload in segments:
+    for payload, segment in segments:
+        for kept in segment.witnesses:
+            if kept.file is not None:
+                _publish(target, key, "witnesses", _witnesses(folder, kept), done)
         _publish(target, key, "segment", payload, done)
 
 
-def _segments(folder: Path, key: str, content: Mapping[str, Any], target: Store, done: Transfer) -> list[bytes]:
-    """The intact segments of an entry, after their witnesses were published; the others are refused one by one."""
+def _segments(folder: Path, key: str, content: Mapping[str, Any], done: Transfer) -> list[tuple[bytes, Segment]]:
+    """The segments of an entry that are intact and have all their witnesses; the others are refused one by one."""
     ledger = empty_ledger(key, content.get("shape")) if content.get("kind") in KINDS else None
     good = []
     for path in _names(folder, done):
@@ -96,33 +101,28 @@ def _segments(folder: Path, key: str, content: Mapping[str, Any], target: Store,
             misfit = ledger.misfit(segment) if ledger is not None else "it has no measurement"
             if misfit:
                 raise StoreError(misfit)
-            _witnesses(folder, segment, target, done)
-            good.append(payload)
+            for kept in segment.witnesses:
+                if kept.file is not None:
+                    _witnesses(folder, kept)
+            good.append((payload, segment))
         except (StoreError, OSError) as error:
             done.refused.append(f"{_short(path)}: {_words(error)}")
     return good
 
 
-def _witnesses(folder: Path, segment: Segment, target: Store, done: Transfer) -> None:
-    """Check and publish the files of witnesses of one segment."""
-
-    def payload(kept: WitnessSet) -> bytes:
-        assert kept.file is not None
-        try:
-            found = files.read(folder / kept.file, "witnesses")
-        except OSError as error:
-            raise StoreError(f"its witnesses {kept.file}: {error.strerror}") from None
-        witnesses.decoded(found, kept)
-        return found
-
-    stored = [kept for kept in segment.witnesses if kept.file is not None]
-    for kept in stored:  # all, before the first is published
-        payload(kept)
-    for kept in stored:
-        _publish(target, segment.key, "witnesses", payload(kept), done)
+def _witnesses(folder: Path, kept: WitnessSet) -> bytes:
+    """The file of a set of witnesses; not kept in memory between checking and publishing, since it may be large."""
+    assert kept.file is not None
+    try:
+        payload = files.read(folder / kept.file, "witnesses")
+        witnesses.decoded(payload, kept)
+    except (StoreError, OSError) as error:
+        raise StoreError(f"its witnesses {kept.file}: {_words(error)}") from None
+    return payload
 
 
-def _model(folder: Path, key: str, content: Mapping[str, Any]) -> bytes:
+def _model(folder: Path, content: Mapping[str, Any]) -> bytes:
+    """The file of the model that a manifest names."""
     import safetensors
 
     name = content.get("model")
