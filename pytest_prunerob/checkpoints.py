@@ -211,10 +211,15 @@ def _existing(path: Path) -> Path:
 
 
 def _refuse_torchscript(path: Path) -> None:
-    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
+    if path.suffix == ".safetensors":
+        return
+    try:
         with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise ModelError(f"{path} is a TorchScript archive, which is not supported: {EXPORT_HINT}")
+            names = archive.namelist()
+    except Exception:  # no archive, or a damaged one: the reader that follows says so
+        return
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise ModelError(f"{path} is a TorchScript archive, which is not supported: {EXPORT_HINT}")
 
 
 def _few(names: Sequence[str]) -> str:
