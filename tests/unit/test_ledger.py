@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_prunerob.errors import StoreError
-from pytest_prunerob.ledger import Cost, Ledger, Segment, WitnessSet, segment_from_json
+from pytest_prunerob.ledger import Cost, Kind, Ledger, Segment, WitnessSet, empty_ledger, segment_from_json
 
 KEPT = WitnessSet((0, 2), (0.125, 0.5), ("a" * 64, "b" * 64), f"wit-{'c' * 64}.npy")
 HASHED = WitnessSet((0,), (0.25,), ("d" * 64,))
@@ -96,6 +96,53 @@ def test_a_first_stage_made_again_sends_its_new_survivors_through_the_second() -
     assert (made.todo(0), made.survived) == (None, {1, 2})
 
 
+def test_a_union_keeps_every_set_of_witnesses_once() -> None:
+    first = Segment("k", 0, 0, (0, 2), {0: 0.125, 2: 0.5}, witnesses=(KEPT,))
+    second = Segment("k", 0, 0, (0, 2), {0: 0.25}, witnesses=(HASHED,))
+    for order in ((first, second), (second, first), (first, second, first, second)):
+        joined = ledger(*order).segments[0, 0]
+        assert joined.broken == {0: 0.125, 2: 0.5}
+        assert sorted(joined.witnesses, key=lambda found: found.hashes) == [KEPT, HASHED]
+
+
+@pytest.mark.parametrize(
+    ("kind", "segment", "why"),
+    [
+        ("decide", Segment("k", 1, 1, (3, 4)), ""),
+        ("decide", Segment("k", 2, 1, (3, 4)), "the measurement has no unit 2, 1"),
+        ("decide", Segment("k", 0, 2, ()), "the measurement has no unit 0, 2"),
+        ("decide", Segment("k", 0, 1, (2, 3)), "sample 2 is not of micro-batch 1"),
+        ("decide", Segment("k", 0, 0, (0, 1, 2), {0: 0.1, 2: 0.1}, witnesses=(KEPT,)), ""),
+        ("decide", Segment("k", 0, 0, (0, 1, 2), {0: 0.1, 1: 0.1}, witnesses=(KEPT,)), "sample 1 is broken without"),
+        ("returned", Segment("k", 0, 0, (0, 1, 2), {1: 0.1}), ""),
+        ("minimise", Segment("k", 0, 0, (0, 1), {}, {}, {0: -0.1, 1: math.inf}, witnesses=(HASHED,)), ""),
+        ("minimise", Segment("k", 0, 0, (0, 1), {}, {}, {1: -0.1}, witnesses=(HASHED,)), "sample 1 is broken without"),
+        ("clean", Segment("k", 0, 0, (0, 1), {}, {}, {0: 1.0, 1: 0.0}), ""),
+        ("clean", Segment("k", 0, 0, (0, 1), {}, {}, {0: math.inf}), "an infinite value is no label"),
+    ],
+)
+def test_what_does_not_fit_a_measurement_is_told(kind: Kind, segment: Segment, why: str) -> None:
+    made = Ledger("k", kind, N, SIZE, ("a", "b"), frozenset(range(N)))
+    assert made.misfit(segment).startswith(why)
+    assert bool(made.misfit(segment)) == bool(why)
+
+
+def test_a_ledger_comes_back_from_its_shape() -> None:
+    made = ledger(start=frozenset({0, 3, 4}))
+    shape = json.loads(json.dumps(made.shape()))
+    assert shape["left_out"] == [1, 2]
+    assert empty_ledger("k", shape) == made
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n": 2**25}, {"n": -1}, {"size": 0}, {"kind": "other"}, {"stages": [1]}, {"left_out": ["0"]}, {"n": None}],
+)
+def test_what_is_no_shape_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(StoreError, match="no measurement"):
+        empty_ledger("k", {**ledger().shape(), **change})
+
+
 def test_segments_come_back_from_json() -> None:
     segment = Segment(
         "k",
@@ -118,6 +165,23 @@ def test_segments_come_back_from_json() -> None:
     "change",
     [
         {"unit": [0]},
+        {"attacked": [2**25]},
+        {"broken": [[0, "inf"]]},
+        {"broken": [[0, -0.1]]},
+        {"broken": [[0, True]]},
+        {"broken": [[1, 0.1]]},
+        {"values": [[0, 10**400]]},
+        {"values": [[0, "1"]]},
+        {"errors": [[0, None]]},
+        {"errors": [[7, "NaN"]]},
+        {"cost": {"forward": -1}},
+        {"cost": {"forward": 1.5}},
+        {"cost": {"seconds": "inf"}},
+        {"witnesses": [{"file": None, "samples": []}]},
+        {"witnesses": [{"file": "../wit.npy", "samples": [[0, 0.1, "a" * 64]]}]},
+        {"witnesses": [{"file": None, "samples": [[0, 0.1, "a" * 64], [0, 0.1, "b" * 64]]}]},
+        {"witnesses": [{"file": None, "samples": [[0, 0.1, "A" * 64]]}]},
+        {"witnesses": [{"file": None, "samples": [[5, 0.1, "a" * 64]]}]},
         {"unit": [0, -1]},
         {"unit": [0, True]},
         {"attacked": [1.5]},

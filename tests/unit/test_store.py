@@ -13,7 +13,7 @@ import torch
 
 from pytest_prunerob.errors import StoreError, StoreMissError
 from pytest_prunerob.ledger import Segment, WitnessSet, segment_from_json
-from pytest_prunerob.store import Mode, Store
+from pytest_prunerob.store import MODES, SCHEMA, Mode, Store
 from pytest_prunerob.store.witnesses import decoded
 
 KEY, OTHER = "ab" + "0" * 62, "cd" + "0" * 62
@@ -163,6 +163,34 @@ def test_setting_aside_leaves_what_another_worker_is_writing(tmp_path: Path) -> 
     with store.lock(KEY, "0-0"):
         store.set_aside(KEY, "probes")
     assert sorted(p.name for p in store.folder(KEY).iterdir() if p.is_file()) == [".tmp-other", "0-0.lock"]
+
+
+def test_segments_without_their_manifest_are_set_aside(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    (store.folder(KEY) / "manifest.json").unlink()
+    assert not store.holds(KEY)
+    assert store.manifest(KEY) is None
+    assert store.segments(KEY) == {}
+    assert [line.split(": ", 1)[1] for line in store.quarantined] == ["the manifest is missing"] * 3
+    assert Store(tmp_path).manifest(KEY) is None
+    store.create(KEY, CONTENT)
+    assert store.holds(KEY)
+
+
+def test_other_schemas_are_named_and_other_names_are_not(tmp_path: Path) -> None:
+    for name in ("v0", f"v{SCHEMA}", "v12", "v1x", "video", "v"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "v3").write_text("a file")
+    store = Store(tmp_path)
+    assert store.other_versions() == [
+        "v0: results in schema 0, which is that of an older version of pytest-prunerob; this one reads schema 1 only",
+        "v12: results in schema 12, which is that of a newer version of pytest-prunerob; this one reads schema 1 only",
+    ]
+    for mode in MODES:
+        opened = Store(tmp_path, mode)
+        opened.check_writable()
+        assert opened.quarantined == store.other_versions()
+    assert Store(tmp_path / "none").other_versions() == []
 
 
 def test_the_first_published_model_wins(tmp_path: Path) -> None:
