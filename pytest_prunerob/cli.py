@@ -18,7 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.add_arguments(parsers.add_parser(name, help=command.HELP))
-    given = parser.parse_args(arguments)
+    given, others = parser.parse_known_args(arguments)
+    if others and not hasattr(given, "pytest_arguments"):  # only a command that runs pytest passes arguments on
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    given.pytest_arguments = others
     try:
         return int(COMMANDS[given.command].run(given))
     except PrunerobError as error:

@@ -271,7 +271,7 @@ class TestEvaluation:
         return _unit(item, stage, micro_batch)
 
     def _finish(self, measure: Measure) -> None:
-        if not self._problem(measure, "error"):
+        if measure.plan is not None and not self._problem(measure, "error"):
             found = self._measurement(measure)
             if found is not None:
                 found.finish()

@@ -235,7 +235,7 @@ class Measurement:
             store.misses += 1
             return
         store.hits += 1
-        self._join()
+        self.join()
 
     def run(self, stage: int, micro_batch: int) -> None:
         """Run one unit unless the store has it by now, and store it.
@@ -246,9 +246,10 @@ class Measurement:
         """
         bench, key = self.prepared.bench, self.ledger.key
         if bench.store.mode == "ro":
+            bench.budget.require(self.text)
             raise bench.store.missing(f"{self.text}")
         with bench.store.lock(key, f"{stage}-{micro_batch}"):
-            self._join()
+            self.join()
             if self.ledger.todo(micro_batch) != stage:
                 return
             bench.budget.require(f"{self.text}: {self.ledger.stages[stage]}")
@@ -313,7 +314,8 @@ class Measurement:
         self.cost = self.cost + cost
         self.prepared.bench.spent(cost)
 
-    def _join(self) -> None:
+    def join(self) -> None:
+        """Add what other processes have stored since."""
         store, key = self.prepared.bench.store, self.ledger.key
         for name, segment in store.segments(key, skip=self._seen).items():
             self._seen.add(name)

@@ -64,6 +64,10 @@ class Builder:
 
         return self._kept(model, material, f"the {cell.training} model {cell.network}", build)
 
+    def untrained(self, cell: Cell) -> nn.Module:
+        """The network of ``cell`` as training would find it."""
+        return self._network(cell, self._train(cell)).eval()
+
     def pruned(self, cell: Cell, dense: nn.Module) -> nn.Module:
         """``dense`` pruned as ``cell`` says, step by step, with fine-tuning where the cell names a training."""
         train = self._train(cell) if "training" in cell.parameters else None

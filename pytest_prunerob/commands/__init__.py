@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from pytest_prunerob.commands import diff, lock, merge, report, store, verify
+from pytest_prunerob.commands import diff, lock, merge, plan, report, store, verify
 
 COMMANDS: dict[str, ModuleType] = {
     "diff": diff,
     "lock": lock,
     "merge": merge,
+    "plan": plan,
     "report": report,
     "store": store,
     "verify": verify,
