@@ -5,9 +5,9 @@ A break that the audit finds is a witness like any other: it becomes a segment o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -49,8 +49,11 @@ def audited(measurement: Measurement, level: AuditLevel) -> Audit:
                        sources=sources(adequacy))  # fmt: skip
     if key not in measurement.audits:
         content = store.manifest(key)
-        if content is not None:
-            measurement.audits[key] = Audit(tuple(Check(**check) for check in content["checks"]))
+        known = None if content is None else _stored(content, measurement)
+        if content is not None and known is None:
+            store.set_aside(key, "it is not the audit of what survives now")
+        if known is not None:
+            measurement.audits[key] = known
         else:
             prepared.bench.budget.require(f"the audit of {measurement.text}")
             if store.mode == "ro":
@@ -61,10 +64,37 @@ def audited(measurement: Measurement, level: AuditLevel) -> Audit:
             for stage, result, places in _joinable(measurement, found):
                 _join(measurement, stage, result, places)
             # Last, so that a crash leaves no audit without its breaks.
-            store.create(key, {"kind": "adequacy", "checks": [asdict(check) for check in found.checks]})
+            store.create(key, _content(measurement, found))
             measurement.audits[key] = Audit(found.checks)
     measurement.checks = measurement.audits[key].checks
     return measurement.audits[key]
+
+
+def _content(measurement: Measurement, found: Audit) -> dict[str, Any]:
+    """What is stored of an audit, whose breaks are in segments of the measurement by now."""
+    return {
+        "kind": "adequacy",
+        "subject": measurement.prepared.loaded.digest,
+        "measured": measurement.ledger.key,
+        "survived": sorted(measurement.ledger.survived),
+        "checks": [asdict(check) for check in found.checks],
+        "provenance": {
+            "role": measurement.prepared.loaded.role,
+            "plan": measurement.plan.text if measurement.plan else "",
+        },
+    }
+
+
+def _stored(content: Mapping[str, Any], measurement: Measurement) -> Audit | None:
+    """The stored audit, unless samples survive that did not when it was made: its breaks may have been damaged."""
+    try:
+        checks = tuple(Check(**check) for check in content["checks"])
+        survived = set(content["survived"])
+    except (KeyError, TypeError):
+        return None
+    measurement.join()  # whoever made it stored its breaks first
+    same = content.get("measured") == measurement.ledger.key
+    return Audit(checks) if same and measurement.ledger.survived <= survived else None
 
 
 def chosen(measurement: Measurement) -> tuple[int, ...]:
