@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 Outcome = Literal["passed", "failed", "not applicable", "not run"]
@@ -24,6 +25,10 @@ class Check:
     value: float | None = None
     limit: float | None = None
     level: CheckLevel = "inconclusive"
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not isfinite(self.value):  # no number for a file; the message has it
+            object.__setattr__(self, "value", None)
 
 
 # Survivors that an attack is run again on: as many as the audit of the model has probes (ours).

@@ -19,8 +19,7 @@ NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 STACKED_ROWS = 250
 # What the library remarks on its way is no outcome: the indicators of ``adequacy`` say it where it counts.
 _LOG = logging.getLogger("pytest_prunerob.pyautoattack")
-_LOG.addHandler(logging.NullHandler())
-_LOG.propagate = False
+_LOG.setLevel(logging.CRITICAL + 1)
 
 
 def _library(model: Model, settings: Settings, device: torch.device) -> Any:
