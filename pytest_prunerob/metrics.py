@@ -74,10 +74,10 @@ def distance_failed(ledger: Ledger, correct: Sequence[int], attack: str, distrus
     """Share of the ``correct`` samples whose search found nothing; with ``distrust`` none of these counts as failed."""
     if not correct:
         return _open(1, ledger, attack, "no sample is classified correctly")
-    missing = [p for p in correct if p not in ledger.values]
-    failed = sum(ledger.values.get(p) == inf for p in correct)
-    if missing:
-        return _open(1, ledger, attack, f"{len(missing)} samples have no distance")
+    values = [ledger.values[p] for p in correct if p in ledger.values]
+    if len(values) < len(correct):
+        return _open(1, ledger, attack, _missing(ledger, len(values), len(correct)))
+    failed = sum(value == inf for value in values)
     known = _known(Fraction(failed, len(correct)), 1, len(correct), ledger, attack, "")
     # What was found is a witness whatever the attack was; what was not may be its fault.
     return replace(known, low=Fraction(0), distrust=distrust) if distrust else known
@@ -141,12 +141,16 @@ def populations(dense: Sequence[bool], pruned: Sequence[bool]) -> Mapping[str, t
 
 def _distance_problem(ledger: Ledger, wanted: Sequence[int], values: Sequence[float]) -> str:
     if len(values) < len(wanted):
-        reason = next(iter(ledger.errors.values()), "the attack returned none")
-        return f"{len(wanted) - len(values)} of {len(wanted)} samples have no distance: {reason}"
+        return _missing(ledger, len(values), len(wanted))
     failed = sum(abs(value) == inf for value in values)
     if failed > FAILED_SHARE * len(values):
         return f"{failed} of {len(values)} minimum-norm searches found no adversarial input"
     return ""
+
+
+def _missing(ledger: Ledger, found: int, wanted: int) -> str:
+    reason = next(iter(ledger.errors.values()), "the attack returned none")
+    return f"{wanted - found} of {wanted} samples have no distance: {reason}"
 
 
 def _known(

@@ -181,6 +181,8 @@ def unstable(case: Case) -> Check:
     value = float(torch.stack(changes).mean(0).median())
     failed = not value <= UNSTABLE
     message = f"at random neighbours {radius:.3g} away the margin changes by {value:.1%} of its size in the median"
+    if value != value:
+        message = f"at random neighbours {radius:.3g} away the output is not finite"
     return Check("unstable", "failed" if failed else "passed", message, value=value, limit=UNSTABLE)
 
 

@@ -68,7 +68,11 @@ def test_share_of_failed_searches() -> None:
     assert (doubted.low, doubted.high, doubted.value) == (0, known.high, known.value)
     assert doubted.distrust == "no gradients"
     missing = metrics.distance_failed(measured({0: 0.25}, 2), [0, 1], "fmn")
-    assert (missing.low, missing.high, missing.distrust) == (0, 1, "1 samples have no distance")
+    assert (missing.low, missing.high, missing.distrust) == (
+        0,
+        1,
+        "1 of 2 samples have no distance: the attack returned none",
+    )
     assert metrics.distance_failed(ledger, [], "fmn").distrust == "no sample is classified correctly"
 
 
