@@ -20,11 +20,11 @@ from pytest_prunerob.plans import MICRO_BATCH, Plan, Stage
 
 @dataclass
 class PlannedCell:
-    """One test: its claims, how many of them the store decides, and why not everything about it is known."""
+    """One test: its claims, how many of them need no measuring, and why not everything about it is known."""
 
     id: str
     claims: int = 0
-    decided: int = 0
+    settled: int = 0
     needs: list[str] = field(default_factory=list)
     note: str = ""
 

@@ -51,9 +51,11 @@ def planned(arguments: list[str]) -> dict[str, Any]:
     from pytest_prunerob.plugin.planning import Planner
 
     planner, output = Planner(), io.StringIO()
-    # --collect-only tells every other plugin that this is no test run: none of them writes a result of it.
+    # --collect-only tells every other plugin that this is no test run: none of them writes a result of it. This package
+    # is imported before pytest could rewrite its assertions, of which it has none that pytest should explain.
+    expected = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
     with contextlib.redirect_stdout(output):
-        status = pytest.main([*arguments, "--collect-only"], plugins=[planner])
+        status = pytest.main([*arguments, "--collect-only", "-W", expected], plugins=[planner])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         print(output.getvalue(), file=sys.stderr)  # noqa: T201 - what pytest says about it
         raise OptionError(f"pytest ended with exit status {int(status)} before there was anything to plan")
@@ -130,8 +132,8 @@ def _unknown(planner: Planner, untimed: bool) -> Iterator[str]:
 def lines(plan: Mapping[str, Any]) -> Iterator[str]:
     """The plan as a person reads it."""
     cells = plan["cells"]
-    claims, decided = (sum(cell[name] for cell in cells) for name in ("claims", "decided"))
-    yield f"{plural(len(cells), 'cell')} with {plural(claims, 'claim')}: {decided} decided by the store"
+    claims, settled = (sum(cell[name] for cell in cells) for name in ("claims", "settled"))
+    yield f"{plural(len(cells), 'cell')} with {plural(claims, 'claim')}: {count(settled)} need no measuring"
     for cell in cells:
         if cell["note"]:
             yield f"  {cell['id']}: {cell['note']}"
@@ -157,16 +159,20 @@ def lines(plan: Mapping[str, Any]) -> Iterator[str]:
 
 def _table(measurements: list[dict[str, Any]]) -> Iterator[str]:
     rows = [("to measure", "n", "micro-batches", "forward ≤", "backward ≤", "time ≲")]
-    for entry in measurements:
+    subject = ""
+    for entry in sorted(measurements, key=lambda entry: str(entry["subject"])):
+        if entry["subject"] != subject:
+            subject = entry["subject"]
+            rows.append((subject, "", "", "", "", ""))
         most = entry["at_most"]
         total = (count(most["forward"]), count(most["backward"]), _time(most["seconds"]))
-        rows.append((f"{entry['subject']}: {entry['plan']}", count(entry["n"]), "", *total))
+        rows.append((f"  {entry['plan']}", count(entry["n"]), "", *total))
         for stage in entry["stages"] if len(entry["stages"]) > 1 else ():
             costs = (count(stage["forward"]), count(stage["backward"]), _time(stage["seconds"]))
-            rows.append((f"  {stage['name']}", "", f"{stage['left']} of {stage['of']}", *costs))
+            rows.append((f"    {stage['name']}", "", f"{count(stage['left'])} of {count(stage['of'])}", *costs))
         if entry["audits"]["forward"]:
             costs = (count(entry["audits"]["forward"]), count(entry["audits"]["backward"]), "")
-            rows.append((f"  audits for {plural(entry['claims'], 'claim')}", "", "", *costs))
+            rows.append((f"    audits for {plural(entry['claims'], 'claim')}", "", "", *costs))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(

@@ -212,7 +212,7 @@ class PlanningEvaluation:
         measures = list(dict.fromkeys(m for difference in claim.differences for m, _ in difference.terms))
         self._probe(measures)
         if self._decided(claim, measures):
-            self.cell.decided += 1
+            self.cell.settled += 1
         else:
             self._needed(measures)
         return Verdict("supported", "not measured", None, (), self.options.population, self.options.confidence)
@@ -303,7 +303,7 @@ class PlanningEvaluation:
                 except PrunerobError:  # without clean predictions it is not known which samples are attacked
                     ledger = None
             built = subject.digest[:12] if not identity else self.planner.models.get(identity, "of a model to be built")
-            title = f"{subject.role} ({built})"
+            title = f"{subject.role}: {built}"
             planned = measurement_left(key, title, data, kind, plan, ledger)
             planned.architecture = architecture(prepared.loaded.module, data)
             self.planner.measurements[key] = planned

@@ -78,10 +78,10 @@ def test_a_run_costs_at_most_what_is_planned_and_planning_leaves_no_trace(
     empty = plan("--prunerob-results=results.json", "--prunerob-report=r.html", "--prunerob-summary=s.md")
     assert files(pytester.path) == before
     shown = "\n".join(lines(empty))
-    assert shown.startswith("5 cells with 9 claims: 1 decided by the store\n\nto measure ")
+    assert shown.startswith("5 cells with 9 claims: 1 need no measuring\n\nto measure ")
     assert "time unknown" in shown
     assert "passed" not in shown
-    assert [(cell["claims"], cell["decided"]) for cell in empty["cells"]] == [(2, 0), (2, 0), (1, 0), (1, 0), (3, 1)]
+    assert [(cell["claims"], cell["settled"]) for cell in empty["cells"]] == [(2, 0), (2, 0), (1, 0), (1, 0), (3, 1)]
     assert empty["other_tests"] == 1
     assert not (pytester.path / "ran").exists()
     assert empty["at_most"]["seconds"] is None
@@ -96,7 +96,7 @@ def test_a_run_costs_at_most_what_is_planned_and_planning_leaves_no_trace(
     before = files(pytester.path)
     full = plan()
     assert files(pytester.path) == before
-    assert all(cell["decided"] == cell["claims"] for cell in full["cells"])
+    assert all(cell["settled"] == cell["claims"] for cell in full["cells"])
     assert full["measurements"] == []
     again = suite(None)
     assert again.results["cost"]["backward"] == full["at_most"]["backward"] == 0
@@ -134,7 +134,7 @@ def test_time_is_estimated_from_what_the_store_knows_of_such_a_network(suite: Su
     both = test + "    assert pruned.robust_accuracy(Q) >= 0.9\n"
     suite(weaker + weaker.replace("P =", "Q =").replace("0.0525", "0.06") + both.format("0.5"), "--collect-only")
     planned = plan()
-    assert [(cell["claims"], cell["decided"]) for cell in planned["cells"]] == [(2, 1)]
+    assert [(cell["claims"], cell["settled"]) for cell in planned["cells"]] == [(2, 1)]
     assert planned["at_most"]["seconds"] > 0
     assert not any("the time on cpu" in sentence for sentence in planned["unknown"])
     suite(None, "--collect-only")
@@ -249,6 +249,7 @@ def test_a_model_that_a_fixture_makes_of_one_to_be_built_is_never_taken_for_anot
 
 
 def test_the_command(suite: Suite, pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
     suite(SUITE, "--collect-only")
 
     def command(*args: str) -> pytest.RunResult:
