@@ -18,6 +18,7 @@ import pytest
 from pytest_prunerob.budget import duration
 from pytest_prunerob.plugin import notes, texts
 from pytest_prunerob.plugin.collection import grid_of
+from pytest_prunerob.plugin.devices import MASK
 from pytest_prunerob.plugin.items import ATTRIBUTE, PLANNED
 from pytest_prunerob.plugin.options import Options
 from pytest_prunerob.plugin.stash import DESELECTED
@@ -97,8 +98,9 @@ class Collector:
             self.cells[report.nodeid].update(status="error", message=_message(report))
         elif when == "???" and report.nodeid in self.planned:
             notes.mark_crashed(self.config, report.nodeid)
-            self.crashed[report.nodeid] = _bare_cell(report.nodeid, "crashed", _message(report), _worker(report))
-            self.cells[report.nodeid] = self.crashed[report.nodeid]
+            cell = _bare_cell(report.nodeid, "crashed", _message(report), _worker(report))
+            cell["device"] = (self.runtimes.get(cell["worker"], {}).get("device", "") + _mask(report)).strip()
+            self.crashed[report.nodeid] = self.cells[report.nodeid] = cell
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
@@ -170,7 +172,7 @@ class Collector:
             write(f"NOT EVALUATED  {nodeid}", red=True)
         for nodeid, cell in self.cells.items():
             if cell["status"] == "crashed":
-                write(f"CRASHED  {nodeid}  on {cell['worker']}", red=True)
+                write(f"CRASHED  {nodeid}  on {cell['worker']} {cell['device']}".rstrip(), red=True)
         for sentence in sorted({s for runtime in self.runtimes.values() for s in runtime["quarantined"]}):
             write(f"store: not used, measured again: {sentence}", yellow=True)
         if sentence := self._left_undone():
@@ -301,6 +303,12 @@ def _done(measurement: dict[str, Any]) -> int:
 def _worker(report: pytest.TestReport) -> str:
     node = getattr(report, "node", None)
     return str(node.gateway.id) if node is not None else "main"
+
+
+def _mask(report: pytest.TestReport) -> str:
+    """The device that ``plugin.devices`` gave to the worker of a report, which may have crashed before it said so."""
+    environment = getattr(report.node.gateway.spec, "env", None) or {}
+    return f" ({MASK}={environment[MASK]})" if MASK in environment else ""
 
 
 def _message(report: pytest.TestReport) -> str:

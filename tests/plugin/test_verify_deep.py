@@ -132,3 +132,35 @@ def test_hashes_alone_need_to_be_allowed(deep: Deep) -> None:
     code, out = deep(*MODELS, "--allow-hash", options=("--prunerob-witness=hash",))
     assert code == 0
     assert "0 witnesses of 3 measurements forwarded again" in out
+
+
+def test_models_of_the_grid_are_taken_from_the_store(
+    suite: Suite, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    y = np.arange(240) % 4
+    x = np.random.default_rng(0).random((240, 1, 8, 8), dtype=np.float32) * 0.3
+    for label in range(4):  # one quadrant is bright
+        rows, columns = slice(label // 2 * 4, label // 2 * 4 + 4), slice(label % 2 * 4, label % 2 * 4 + 4)
+        x[y == label, :, rows, columns] += 0.5
+    np.savez(pytester.path / "toy.npz", x=x[:40], y=y[:40], x_train=x[40:], y_train=y[40:])
+    (pytester.path / "conftest.py").unlink()
+    run = suite(
+        """
+        @cells(dataset="npz:toy.npz", network="cnn", training="standard", method="global-magnitude", sparsity="0.50")
+        def test_grid(dense, pruned):
+            plan = pgd(norm="linf", eps="0.3", steps=3, step_size="0.1")
+            assert dense.accuracy() - dense.robust_accuracy(plan) >= 0.02
+            assert pruned.accuracy() - pruned.robust_accuracy(plan) >= 0.02
+        """
+    )
+    assert run.ret == 0
+    lock = pytester.path / "claims.lock"
+    lock.write_text(json.dumps(lock_of(run.results)))
+    verify = ["verify", str(run.path), "--lock", str(lock), "--deep", "--store", ".prunerob"]
+    capsys.readouterr()
+    assert main([*verify, "--dataset", "npz:toy.npz"]) == 0
+    assert "witnesses of 2 measurements forwarded again" in capsys.readouterr().out
+    for path in (pytester.path / ".prunerob").rglob("model-*.safetensors"):
+        path.unlink()
+    assert main([*verify, "--dataset", "npz:toy.npz"]) == 1
+    assert "no model has the fingerprint" in capsys.readouterr().out

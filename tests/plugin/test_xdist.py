@@ -113,7 +113,7 @@ def test_a_worker_that_dies(lazy: Suite) -> None:
         ("test_good", "passed"),
     ]
     assert run.results["status"] == "incomplete"
-    run.result.stdout.fnmatch_lines(["CRASHED  test_suite.py::test_dies?cell?  on gw?"])
+    run.result.stdout.fnmatch_lines(["CRASHED  test_suite.py::test_dies?cell?  on gw? cpu"])
 
 
 def test_a_report_that_does_not_arrive(lazy: Suite) -> None:
@@ -185,8 +185,9 @@ def test_workers_get_their_device(
 
 @pytest.mark.parametrize("distribution", ["load", "loadscope"])
 def test_a_cell_that_ends_its_worker_is_not_run_for_ever(
-    lazy: Suite, pytester: pytest.Pytester, distribution: str
+    lazy: Suite, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, distribution: str
 ) -> None:
+    monkeypatch.delenv(devices.MASK, raising=False)
     run = lazy(
         """
         @cells()
@@ -203,9 +204,10 @@ def test_a_cell_that_ends_its_worker_is_not_run_for_ever(
         def test_c():
             pass
         """,
-        *("-n", "1", "--dist", distribution, "--max-worker-restart=6"),
+        *("-n", "1", "--dist", distribution, "--max-worker-restart=6", "--prunerob-device=cuda:3"),
     )
     assert run.ret == 1
+    run.result.stdout.fnmatch_lines(["CRASHED  test_suite.py::test_b_poison?cell?  on gw? (CUDA_VISIBLE_DEVICES=3)"])
     assert run.statuses == {"test_a": "failed", "test_b_poison": "crashed", "test_c": "failed"}
     assert run.results["status"] == "incomplete"
     assert (pytester.path / "runs.txt").read_text() == "run\n"
