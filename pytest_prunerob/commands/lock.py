@@ -58,6 +58,8 @@ def lock_of(
     """
     if results["status"] != "complete":
         raise ResultsError(f"the run is {results['status']}: lock a complete one")
+    if results["budget"]["exhausted"]:
+        raise ResultsError("the time budget was spent before every claim was decided: run again, then lock")
     if not results["claims"]:
         raise ResultsError("the results hold no claim")
     settings = {(claim["population"], claim["confidence"]) for claim in results["claims"]}

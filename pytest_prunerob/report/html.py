@@ -74,6 +74,8 @@ def _decision(claim: view.Entry) -> str:
     """How a claim was decided, in words."""
     if claim["verdict"] not in ("supported", "refuted"):
         return "none"
+    if not claim["n"]:
+        return "exact"
     if claim["decision"] == "bound":
         return "by exact bounds, all samples measured"
     if claim["decision"] == "sequential":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_prunerob.budget import Budget, duration
+from pytest_prunerob.cli import main
 from pytest_prunerob.errors import BudgetSpentError
 
 if TYPE_CHECKING:
@@ -68,6 +69,13 @@ def test_nothing_is_measured_once_the_time_is_over_and_the_next_run_goes_on(suit
     assert resumed.results["claims"] == uninterrupted.results["claims"]
     assert resumed.statuses == uninterrupted.statuses
     assert resumed.results["budget"] == {"seconds": None, "exhausted": False}
+
+
+def test_a_run_that_was_cut_is_not_locked(suite: Suite, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = suite(SUITE, TINY, "-k", "size or number")
+    assert [verdict for _, verdict in cut.verdicts] == ["supported"]  # what the other test claims is not known
+    assert main(["lock", str(cut.path)]) == 4
+    assert "the time budget was spent before every claim was decided" in capsys.readouterr().err
 
 
 def test_a_budget_that_suffices_changes_nothing(suite: Suite) -> None:
