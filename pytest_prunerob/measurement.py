@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_prunerob import adequacy, attacks, engine, oracle
-from pytest_prunerob.adequacy import PROBES, Audit, Check, Finding, audit, off_declared
+from pytest_prunerob.adequacy import PROBES, Audit, Check, Finding, audit, off_declared, outcomes
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.budget import Budget
 from pytest_prunerob.datasets import Dataset
@@ -150,6 +150,13 @@ class Prepared:
     def known_findings(self) -> tuple[Finding, ...]:
         """The findings as far as the model was checked; asking measures nothing."""
         return self._findings or ()
+
+    @property
+    def known_checks(self) -> tuple[Check, ...]:
+        """The outcomes of all indicators of the model, none where it was not checked; asking measures nothing."""
+        if self._findings is None:
+            return ()
+        return outcomes(self._findings, declared=self.loaded.accuracy is not None)
 
     def key(self, kind: str, plan: Plan | None, **more: object) -> str:
         """The key of a measurement: everything that decides its outcomes (design 4.2)."""

@@ -7,9 +7,24 @@ from pytest_prunerob.adequacy.distances import audit_distances, how_many_distanc
 from pytest_prunerob.adequacy.full import FULL, audit_fully
 from pytest_prunerob.adequacy.stages import Audit, Case, audit_plan, how_many
 from pytest_prunerob.adequacy.steps import audit_steps
-from pytest_prunerob.adequacy.subject import INDICATORS, PROBES, Finding, Level, audit, off_declared
+from pytest_prunerob.adequacy.subject import INDICATORS, PROBES, Finding, Level, audit, off_declared, outcomes
 
 __all__ = [
-    "FULL", "INDICATORS", "PROBES", "Audit", "Case", "Check", "Finding", "Level", "audit",
-    "audit_distances", "audit_fully", "audit_plan", "audit_steps", "how_many", "how_many_distances", "off_declared",
+    "FULL",
+    "INDICATORS",
+    "PROBES",
+    "Audit",
+    "Case",
+    "Check",
+    "Finding",
+    "Level",
+    "audit",
+    "audit_distances",
+    "audit_fully",
+    "audit_plan",
+    "audit_steps",
+    "how_many",
+    "how_many_distances",
+    "off_declared",
+    "outcomes",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ from pytest_prunerob.adequacy.check import (
     UNSTABLE,
     Check,
 )
-from pytest_prunerob.adequacy.trace import Trace, Watch, margin, trace
+from pytest_prunerob.adequacy.trace import Trace, Watch, at_clean, margin, trace
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.engine import Engine, Result
 from pytest_prunerob.ledger import Cost
@@ -141,7 +141,10 @@ def audit_stage(case: Case, number: int) -> Audit:
     plan = case.plan.of((again(stage, case.plan),))
     watch = Watch(case.y.to(case.engine.device), attack.loss)
     result = case.engine.run("decide", case.module, plan, 0, case.x, case.y, case.classes, case.clean, watch)
-    seen = trace(watch, len(case.x))
+    clean = None
+    if attack.loss:
+        clean = at_clean(case.module, case.x.to(case.engine.device), case.y.to(case.engine.device), attack.loss)
+    seen = trace(watch, len(case.x), clean)
     left = torch.ones(len(case.x), dtype=torch.bool)
     left[list(result.broken)] = False
     checks = [_errors(stage.attack, result.errors)] if result.errors else []
@@ -150,7 +153,8 @@ def audit_stage(case: Case, number: int) -> Audit:
         if attack.convergence == "trace":
             checks.append(_rising(stage.attack, seen, left))
     checks.append(_new_breaks(case, stage.attack, len(result.broken), doubled=attack.convergence == "doubled"))
-    return Audit(tuple(checks), ((number, result),) if result.broken else (), result.cost)
+    return Audit(tuple(checks), ((number, result),) if result.broken else (),
+                 result.cost + (Cost(len(case.x), len(case.x)) if attack.loss else Cost()))  # fmt: skip
 
 
 def black_box(case: Case) -> Check:

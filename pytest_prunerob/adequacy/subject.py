@@ -7,13 +7,14 @@ Survival proves nothing where the attack could not work, so a finding blocks eve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import torch
 from scipy.special import bdtr, bdtrc
 from torch import Tensor, nn
 
+from pytest_prunerob.adequacy.check import Check
 from pytest_prunerob.adequacy.discrete import MISMATCH, discrete, gradient_mismatch
 from pytest_prunerob.adequacy.dynamic import data_dependent, optimises, stateful
 from pytest_prunerob.adequacy.probe import Finding, Level, Probe, differs, forward, untouched
@@ -30,6 +31,7 @@ __all__ = [
     "discrete",
     "gradient_mismatch",
     "off_declared",
+    "outcomes",
 ]
 
 PROBES = 64
@@ -284,6 +286,23 @@ INDICATORS: dict[str, Indicator] = {
     "data-dependent": data_dependent,
     "stateful": stateful,  # the last one: it looks at what the forwards of all the others left behind
 }
+
+
+def outcomes(findings: Sequence[Finding], *, declared: bool) -> tuple[Check, ...]:
+    """Every indicator of a subject with its outcome; ``declared``: whether a clean accuracy was stated for it."""
+    failed = {finding.indicator: finding for finding in findings}
+    names = ["train-mode", "forward", *INDICATORS, "clean-accuracy"]
+    checks = []
+    for name in dict.fromkeys([*names, *failed]):
+        if name in failed:
+            checks.append(Check(name, "failed", failed[name].message, level=failed[name].level))
+        elif name == "clean-accuracy" and not declared:
+            checks.append(Check(name, "not applicable", "no accuracy was stated: Model(..., accuracy=...)"))
+        elif "forward" in failed and name in INDICATORS:
+            checks.append(Check(name, "not run", "the model raises on clean inputs"))
+        else:
+            checks.append(Check(name, "passed", ""))
+    return tuple(checks)
 
 
 def _precision(probe: Probe) -> float:

@@ -88,13 +88,14 @@ class Watch:
 class Trace:
     """A stage's run on ``n`` samples, sample by sample.
 
-    ``first`` and ``last`` are the gradient norms at the first and the last point where the attack took one (0 where it
-    took none), ``span`` is how far its loss moved relative to its size, ``late`` the share of what it gained that came
-    in the last quarter of the steps; NaN where a loss or a gradient was not finite. Where an attack keeps no positions,
-    ``pooled`` are all gradient norms instead.
+    ``clean``, ``first`` and ``last`` are the gradient norms at the sample itself and at the first and the last point
+    where the attack took one (0 where it took none), ``span`` is how far its loss moved relative to its size, ``late``
+    the share of what it gained that came in the last quarter of the steps; NaN where a loss or a gradient was not
+    finite. Where an attack keeps no positions, ``pooled`` are all gradient norms instead.
     """
 
     n: int
+    clean: Tensor
     first: Tensor
     last: Tensor
     span: Tensor
@@ -103,10 +104,11 @@ class Trace:
     pooled: Tensor
 
     def zero(self, among: Tensor) -> int:
-        """How many of the samples ``among`` had no gradient at the start or at the end."""
+        """How many of the samples ``among`` had no gradient at the sample itself, at the start or at the end."""
         if len(self.pooled):
             return round(float((self.pooled < ZERO_GRADIENT).double().mean()) * int(among.sum()))
-        return int(((self.first < ZERO_GRADIENT) | (self.last < ZERO_GRADIENT))[among].sum())
+        ends = torch.stack([self.clean, self.first, self.last])
+        return int((ends.amin(0) < ZERO_GRADIENT)[among].sum())
 
     def flat(self, among: Tensor) -> int:
         """How many of the samples ``among`` had a loss that did not move."""
@@ -118,8 +120,22 @@ class Trace:
         return int(wrong[among].sum()) + int(self.pooled.isnan().sum())
 
 
-def trace(watch: Watch, n: int) -> Trace:
-    """Sum up what ``watch`` saw of ``n`` samples. Of several runs and targets of a sample the best one counts."""
+def at_clean(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, loss: str) -> Tensor:
+    """L2 norms (N,) of the gradients of ``loss`` at the samples ``x``: (N, C, H, W)."""
+    z = x.detach().clone().requires_grad_(True)
+    with torch.enable_grad():
+        total = LOSSES[loss](network(z), y).sum()
+        (gradient,) = torch.autograd.grad(total, z, allow_unused=True)
+    found: Tensor = torch.zeros_like(x) if gradient is None else gradient
+    norms: Tensor = torch.linalg.vector_norm(found.flatten(1).double(), dim=1)
+    return norms.cpu()
+
+
+def trace(watch: Watch, n: int, clean: Tensor | None = None) -> Trace:
+    """Sum up what ``watch`` saw of ``n`` samples, with the gradient norms at the samples themselves.
+
+    Of several runs and targets of a sample the best one counts.
+    """
     first, last = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
     span, late = torch.zeros(n, dtype=torch.float64), torch.full((n,), inf, dtype=torch.float64)
     pooled = [step.gradient for step in watch.steps if step.rows is None and step.gradient is not None]
@@ -144,7 +160,8 @@ def trace(watch: Watch, n: int) -> Trace:
             _best(late, rows, share, min)
         elif losses:
             _best(span, rows, torch.where(losses[0].isfinite(), inf, nan))  # one step moves nothing to be seen
-    return Trace(n, first, last, span, late, asked, torch.cat(pooled) if pooled else torch.zeros(0))
+    clean = torch.full((n,), inf, dtype=torch.float64) if clean is None else clean
+    return Trace(n, clean, first, last, span, late, asked, torch.cat(pooled) if pooled else torch.zeros(0))
 
 
 def _best(into: Tensor, rows: Tensor, values: Tensor, pick: Callable[[float, float], float] = max) -> None:

@@ -39,7 +39,7 @@ class Attack:
 
     ``perturb(model, x, y, settings)`` is the library's own run on x: (N, C, H, W) in [0, 1], y: (N,); it returns inputs
     of the same shape. ``keeps_positions`` says that row i of every forward is sample i. ``drive`` runs the attack under
-    the oracle, restart by restart; an attack that keeps its positions needs none. ``loss`` is the family of its loss and
+    the oracle, restart by restart; an attack that keeps its positions needs none. ``loss`` is the family of its loss,
     ``convergence`` how its audit tells whether it had steps enough: by the "trace" of its loss, or by "doubled" steps.
     """
 

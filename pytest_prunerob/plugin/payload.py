@@ -13,7 +13,6 @@ from pytest_prunerob.ledger import Cost
 from pytest_prunerob.plugin.stash import EVALUATION, OPTIONS
 
 if TYPE_CHECKING:
-    from pytest_prunerob.adequacy import Finding
     from pytest_prunerob.claims import Claim
     from pytest_prunerob.evaluation import TestEvaluation
     from pytest_prunerob.measurement import Measurement
@@ -193,16 +192,12 @@ def _subjects(evaluation: TestEvaluation) -> dict[str, Any]:
                 "weights": prepared.loaded.weights,
                 "roles": [],
                 "parameters": facts.parameters(prepared.loaded.module),
-                "checks": [_check(finding) for finding in prepared.known_findings],
+                "checks": [asdict(check) for check in prepared.known_checks],
             },
         )
         if subject.role not in entry["roles"]:
             entry["roles"].append(subject.role)
     return found
-
-
-def _check(finding: Finding) -> dict[str, Any]:
-    return {**asdict(finding), "stage": "", "outcome": "failed", "value": None, "limit": None}
 
 
 def _runtime(item: pytest.Item, evaluation: TestEvaluation) -> dict[str, Any]:
