@@ -225,7 +225,7 @@ class _Reader:
         """Models by file only, and files of the project only."""
         for value in given if isinstance(given, list) else [given]:
             if key in ("dense", "pruned"):
-                if not value.endswith(".pt2"):
+                if not value.endswith(".pt2") or ":" in value:
                     raise self._error(
                         at,
                         f"{key} = {_shown(value)}: a claims file names no code: give an exported program (.pt2), "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_prunerob.claims_file import read
 from tests.suites.conftest import ROOT, Run
 
 STORE = f"--prunerob-store={ROOT / '.prunerob'}"
@@ -66,6 +67,22 @@ def test_the_example_that_gates_against_the_last_release(run: Run, checkpoints: 
     run("export.py", cwd=folder)
     done = run("-m", "pytest", "-q", "-W", "error", cwd=folder)
     assert "2 passed" in done.stdout
+
+
+def test_the_example_that_gates_without_python(run: Run, checkpoints: Path) -> None:
+    folder = checkpoints / "toml_gate"
+    run("export.py", cwd=folder)
+    done = run("-m", "pytest", "-q", "-W", "error", cwd=folder)
+    assert "3 passed" in done.stdout
+
+
+def test_the_claims_file_of_its_page_is_read() -> None:
+    (block,) = _blocks("docs/toml_claims.md", "toml")
+    assert [claim.name for claim in read(block.encode(), "page")] == [
+        "pruning_keeps_robustness",
+        "flipped_samples_are_on_thin_ice",
+        "pgd_overestimates",
+    ]
 
 
 def test_the_claims_of_the_how_to_page(run: Run, tmp_path: Path) -> None:

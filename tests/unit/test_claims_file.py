@@ -227,7 +227,7 @@ WRONG = {
     ),
     "model above": (cell('dense = "../a.pt2"'), "5:1: '../a.pt2': a path of a claims file stays inside the project, *"),
     "model absolute": (cell('dense = "/a.pt2"'), "5:1: '/a.pt2': a path of a claims file stays inside the project, *"),
-    "model of windows": (cell("dense = 'C:\\a.pt2'"), "5:1: *: a path of a claims file stays inside the project, *"),
+    "model of windows": (cell("dense = 'C:\\a.pt2'"), "5:1: *: a claims file names no code: *"),
     "data above": (cell('dataset = "npz:a/../../b.npz"'), "5:1: 'a/../../b.npz': a path of a claims file stays *"),
     "data absolute": (cell('dataset = "npz:/b.npz"'), "5:1: '/b.npz': a path of a claims file stays inside *"),
     "table above": (
