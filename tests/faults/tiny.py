@@ -149,6 +149,7 @@ def forked(work: Callable[[], None]) -> int:
         return child
     status = 1
     try:
+        torch.set_num_threads(1)  # the threads of a pool are not forked with it
         work()
         status = 0
     except BaseException as error:
