@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_prunerob.report.markdown import render_markdown
+
 if TYPE_CHECKING:
     from tests.plugin.conftest import Suite
 
@@ -32,6 +34,7 @@ def test_what_is_in_it(suite: Suite, pytester: pytest.Pytester) -> None:
             assert dense.robust_accuracy(plan) >= 0.9
         """,
         "--prunerob-report=report.html",
+        "--prunerob-summary=summary.md",
     )
     assert run.ret == 1
     results = run.results
@@ -76,6 +79,8 @@ def test_what_is_in_it(suite: Suite, pytester: pytest.Pytester) -> None:
     page = (pytester.path / "report.html").read_text()
     assert "test_reported" in page
     assert "51.3" in page
+    assert (pytester.path / "summary.md").read_text() == render_markdown(results)
+    assert "summary: " in run.out
 
 
 def test_a_failing_setup_and_teardown_are_in_it(suite: Suite) -> None:
