@@ -73,7 +73,9 @@ def test_24_a_crashed_worker_fails_verify(suite: Suite, verify: Verify) -> None:
 
 
 def test_24_pytest_exit_zero_fails_verify(suite: Suite, verify: Verify) -> None:
-    suite(wrong("pytest.exit('done', returncode=0)"))
+    run = suite(wrong("pytest.exit('done', returncode=0)"))
+    assert run.results["selection"]["stopped_early"]
+    assert run.statuses["test_second"] == "not evaluated"
     code, out = verify()
     assert code == 1
     assert "test_second[cell]#1 was not judged" in out
