@@ -10,6 +10,7 @@ import pytest
 from pytest_prunerob.budget import Budget, duration
 from pytest_prunerob.cli import main
 from pytest_prunerob.errors import BudgetSpentError
+from tests.plugin.conftest import CONFTEST
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Suite
@@ -104,12 +105,13 @@ def test_wherever_the_time_ends_nothing_wrong_is_said_and_nothing_is_lost(
     suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = suite(MIDDLE, "--prunerob-store=whole")
-    seen = set()
+    seen, refused = set(), set()
     for allowed in itertools.count():
         begun = itertools.count()
 
         def require(self: Budget, what: str, begun: itertools.count[int] = begun, allowed: int = allowed) -> None:
             if next(begun) >= allowed:
+                refused.add(what)
                 raise BudgetSpentError(f"spent before {what}")
 
         with monkeypatch.context() as patch:
@@ -120,12 +122,25 @@ def test_wherever_the_time_ends_nothing_wrong_is_said_and_nothing_is_lost(
         seen.add(tuple(verdicts(cut).values()))
         exhausted = cut.results["budget"]["exhausted"]
         assert exhausted == ("inconclusive" in verdicts(cut).values())
+        if exhausted and allowed % 2:  # half of them are enough to resume
+            continue
         resumed = suite(None, f"--prunerob-store=store{allowed}")
         assert [claim["verdict"] for claim in resumed.results["claims"]] == ["supported", "supported"]
         spent = cut.results["cost"]["backward"] + resumed.results["cost"]["backward"]
         assert spent == whole.results["cost"]["backward"]
         if not exhausted:
             break
+    plan = "pgd 2 steps of 0.0525, no random start, linf, ε=0.0525"
+    assert refused == {
+        f"{before}{role} model{after}"
+        for role in ("dense", "pruned")
+        for before, after in (
+            ("the check of the ", ""),
+            ("", ", clean accuracy: clean"),
+            ("", f", {plan}: pgd"),
+            ("the audit of ", f", {plan}"),
+        )
+    } - {f"the audit of dense model, {plan}"}  # its survivors would speak against the claim
     assert seen >= {("inconclusive", "inconclusive"), ("supported", "inconclusive"), ("supported", "supported")}
 
 
@@ -221,10 +236,20 @@ def test_a_model_that_is_not_built_in_time_leaves_its_test_inconclusive(
     assert "1 test not judged" in run.out
 
 
-def test_workers_share_the_start_of_the_run(suite: Suite) -> None:
+NOTING = """
+def pytest_sessionfinish(session):
+    from pytest_prunerob.plugin.stash import STARTED
+    name = "worker" if hasattr(session.config, "workerinput") else "controller"
+    (session.config.rootpath / name).write_text(repr(session.config.stash[STARTED]))
+"""
+
+
+def test_workers_share_the_start_of_the_run(suite: Suite, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(CONFTEST + NOTING)
     run = suite(SUITE, TINY, "-n", "1")
     assert run.results["budget"]["exhausted"]
     assert run.statuses["test_keeps"] == "inconclusive"
+    assert (pytester.path / "worker").read_text() == (pytester.path / "controller").read_text()
 
 
 def test_the_clock() -> None:
