@@ -60,7 +60,7 @@ def stop_share(
     if not trusted:
         low = np.zeros_like(low)
     supported = (low >= least) & (high <= most)
-    refuted = (high < least) | (low > most) | (least > most)
+    refuted = (high < least) | (low > most)
     where = np.flatnonzero(supported | refuted)
     if not len(where):
         return None

@@ -51,13 +51,12 @@ def _of_claim(claim: Mapping[str, Any], measurements: Mapping[str, Any]) -> Iter
             yield f"it is {verdict} without a margin"
         else:
             low, high = _number(margin["low"], -inf), _number(margin["high"])
-            # Sequentially a claim is decided before its whole interval is on one side.
-            least, most = (high, low) if claim["decision"] == "sequential" else (low, high)
+            # A sequential decision comes when its whole confidence set, which is its margin, is on one side.
             if low > high + ROUNDING:
                 yield f"its margin reaches from {low:g} to {high:g}"
-            if verdict == "supported" and least < -ROUNDING:
+            if verdict == "supported" and low < -ROUNDING:
                 yield f"it is supported with a margin of {low:g}"
-            if verdict == "refuted" and most > ROUNDING:
+            if verdict == "refuted" and high > ROUNDING:
                 yield f"it is refuted with a margin of {high:g}"
     for term in claim["terms"]:
         yield from _of_term(term, measurements)

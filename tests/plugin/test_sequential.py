@@ -17,7 +17,9 @@ def dataset():
     margins[::10] = {weak}
     margins += torch.linspace(0, 1e-3, 400)  # no two samples are the same
     x = 0.5 + margins[:, None, None, None] * torch.ones(400, 1, 4, 4)
-    return Dataset("four hundred", x, torch.zeros(400, dtype=torch.int64), classes=4)
+    y = torch.zeros(400, dtype=torch.int64)
+    y[5::20] = 1  # clean errors, which are known before anything is attacked, and count only in their turn
+    return Dataset("four hundred", x, y, classes=4)
 
 {tests}
 """
@@ -56,7 +58,7 @@ def test_the_first_samples_decide_and_the_rest_is_not_measured(suite: Suite) -> 
     seen = int(claim["reason"].split()[1])
     assert 20 * (measured - 1) < seen <= 20 * measured  # no more than the micro-batch that decided
     assert f"after {seen} of 400 samples the 95 % confidence set of" in claim["reason"]
-    assert 0 <= claim["margin"]["low"] < 0.2 < claim["margin"]["high"]
+    assert 0 <= claim["margin"]["low"] < 0.15 < claim["margin"]["high"]
     assert claim["p_value"] <= 0.05
     assert claim["holm"] == claim["p_value"]  # a family of one
     # A later run goes on from there: the same store, all of it, decided exactly.
@@ -76,7 +78,7 @@ def test_breaks_refute_early_too(suite: Suite) -> None:
 
 
 def test_at_the_border_everything_is_measured_and_decided_exactly(suite: Suite) -> None:
-    for threshold, verdict in (("0.9", "supported"), ("0.9025", "refuted")):
+    for threshold, verdict in (("0.85", "supported"), ("0.8525", "refuted")):
         found = run(suite, THRESHOLD.format(threshold=threshold))
         (claim,) = found.results["claims"]
         assert (claim["verdict"], claim["decision"]) == (verdict, "exact")
@@ -115,4 +117,4 @@ def test_it(pruned):
     found = run(suite, suite_text)
     (claim,) = found.results["claims"]
     assert (claim["verdict"], claim["decision"], claim["complete"]) == ("supported", "exact", True)
-    assert claim["comparison"]["value"] == 0.9
+    assert claim["comparison"]["value"] == 0.85

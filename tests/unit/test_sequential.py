@@ -150,6 +150,15 @@ def test_where_survival_does_not_count_it_supports_nothing() -> None:
     assert (down.status, down.low) == ("refuted", -100)
 
 
+def test_a_range_that_no_number_is_in_is_refuted_when_the_set_is_on_one_side_of_it() -> None:
+    # Above 90 and below 91 of 100 there is no whole number.
+    assert stop_share([], 100, ALPHA, 91, 90) is None
+    found = stop_share([False] * 60, 100, ALPHA, 91, 90)
+    assert found is not None
+    assert (found.status, found.high < 91) == ("refuted", True)
+    assert stop_share([True, False] * 3, 7, ALPHA, 4, 3) is None
+
+
 @pytest.mark.parametrize(
     ("seen", "total", "error"),
     [([True] * 3, 2, ALPHA), ([], 0, ALPHA), ([True], 2, Fraction(0)), ([True], 2, Fraction(1))],
