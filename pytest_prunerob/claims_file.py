@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PureWindowsPath
 from typing import Any
 
 from pytest_prunerob import plans
@@ -236,8 +236,8 @@ class _Reader:
                 self._inside(value.removeprefix("npz:"), at)
 
     def _inside(self, path: str, at: Path) -> None:
-        windows, posix = PureWindowsPath(path), PurePosixPath(path)
-        if windows.drive or windows.root or posix.root or ".." in windows.parts or "\0" in path:
+        parts = PureWindowsPath(path)  # which knows the separators and roots of all systems
+        if parts.drive or parts.root or ".." in parts.parts or "\0" in path:
             raise self._error(at, f"{_shown(path)}: a path of a claims file stays inside the project, without '..'")
 
     def _count(self, grids: Iterable[Mapping[str, Any]], at: Path) -> None:

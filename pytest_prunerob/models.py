@@ -16,7 +16,7 @@ from pytest_prunerob.budget import Budget
 from pytest_prunerob.cells import Cell
 from pytest_prunerob.compression import METHODS, Masks, compress
 from pytest_prunerob.datasets import Dataset, Splits
-from pytest_prunerob.errors import CellsError, DatasetError, unknown
+from pytest_prunerob.errors import CellsError, DatasetError, StoreError, unknown
 from pytest_prunerob.fingerprint import digest, fingerprint, sources
 from pytest_prunerob.networks import NETWORKS
 from pytest_prunerob.store import SCHEMA, Store
@@ -121,7 +121,10 @@ class Builder:
                     # Adopt what is published: of several workers without a lock the first one wins.
                     found = self.store.model(key)
         if found is not None:
-            model.load_state_dict(found[0], strict=True)
+            try:
+                model.load_state_dict(found[0], strict=True)
+            except RuntimeError as error:  # intact by its checksum, and yet no state of this network
+                raise StoreError(f"{what} in the store does not fit its network: {str(error)[:200]!r}") from error
         return model.eval()
 
     def _network(self, cell: Cell, data: Dataset) -> nn.Module:
