@@ -162,9 +162,11 @@ def test_what_contradicts_itself_is_not_as_locked(
     assert deviations(results, lock, TODAY)
 
 
-def test_a_sequential_verdict_may_leave_its_interval_open(results: dict[str, Any]) -> None:
-    claim(results).update(decision="sequential", margin={"low": -0.2, "high": 0.1})
+def test_a_sequential_verdict_has_its_set_on_one_side(results: dict[str, Any]) -> None:
+    claim(results).update(decision="sequential", margin={"low": 0.0, "high": 0.1})
     assert contradictions(results) == []
+    claim(results).update(margin={"low": -0.2, "high": 0.1})
+    assert "it is supported with a margin of -0.2" in "\n".join(contradictions(results))
 
 
 NOW = datetime(2026, 3, 4, 10, 16, 2, tzinfo=UTC)  # an hour and four minutes after the run began
