@@ -80,6 +80,7 @@ def test_ids_are_unique_short_and_safe(methods: list[str], networks: list[str]) 
         ({"sparsity": float("nan")}, "sparsity=nan is not in [0, 1)"),
         ({"sparsity": "inf"}, "sparsity='inf' is not in [0, 1)"),
         ({"sparsity": "half"}, "sparsity='half' is not a number between 0 and 1, such as '0.90'"),
+        ({"sparsity": "1e-999999999"}, "sparsity='1e-999999999' has more than 20 decimal places"),  # would fill memory
         ({"sparsity": True}, "sparsity=True is not a number"),
         ({"sparsity": None}, "sparsity=None is not a number"),
         ({"seed": "1"}, "seed='1' is not a whole number of at least 0"),

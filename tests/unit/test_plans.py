@@ -24,6 +24,8 @@ NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
         (lambda: autoattack(norm="linf", eps=True), "eps=True is not a number"),
         (lambda: autoattack(norm="linf", eps=float("inf")), "eps=inf is not a number"),
         (lambda: autoattack(norm="linf", eps="nan"), "eps='nan' is not a number"),
+        (lambda: autoattack(norm="linf", eps="1e-999999999"), "eps='1e-999999999' is not a number"),  # fills memory
+        (lambda: autoattack(norm="linf", eps="1" * 65), "is not a number"),
         (lambda: autoattack(norm="linf", eps="8/0"), "eps='8/0' is not a number"),
         (lambda: autoattack(norm="Linf", eps=1), "unknown norm 'Linf': allowed are l1, l2, linf; did you mean 'linf'?"),
         (lambda: autoattack("standart", norm="l2", eps=1), "did you mean 'standard'?"),

@@ -59,6 +59,9 @@ def test_a_number_is_an_interval_by_its_printed_digits(
         ("name,value\na,\n", "holds '', which is no number"),
         ("name,value\na,nan\n", "holds 'nan', which is no number"),
         ("name,value\na,inf\n", "holds 'inf', which is no number"),
+        ("name,value\na,1e999999999\n", "holds '1e999999999', which is no number"),  # would fill memory
+        ("name,value\na,0e-999999999\n", "holds '0e-999999999', which is no number"),
+        (f"name,value\na,{'9' * 31}\n", "which is no number"),
     ],
 )
 def test_bad_tables_are_one_sentence(tmp_path: Path, text: str, message: str) -> None:
