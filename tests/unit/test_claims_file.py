@@ -52,6 +52,7 @@ def test_a_grid_is_that_of_the_decorator() -> None:
         key = { method = { axis = "method", values = { a = "A", b = "B" } }, s = { axis = "sparsity" }, net = "R18" }
         column = "aa"
         unit = "fraction"
+        samples = 1000
         """
     )
     wanted = cells(
@@ -68,6 +69,7 @@ def test_a_grid_is_that_of_the_decorator() -> None:
             key={"method": axis("method", {"a": "A", "b": "B"}), "s": axis("sparsity"), "net": "R18"},
             column="aa",
             unit="fraction",
+            samples=1000,
         ),
     )
     for profile in (None, "paper"):
@@ -247,6 +249,10 @@ WRONG = {
     "table unit": (
         cell('reported = { path = "t.csv", key = {}, column = "c", unit = "%" }'),
         "5:54: unknown unit '%': allowed are fraction, percent",
+    ),
+    "table samples": (
+        cell('reported = { path = "t.csv", key = {}, column = "c", samples = 0 }'),
+        "5:54: samples=0 of a reported table is not a whole number of at least 1",
     ),
     "profile no table": (cell("profiles = { paper = 1 }"), "5:14: the profile 'paper' = 1: expected is a table"),
     "profile key": (cell("profiles = { p = { xfail = {} } }"), "5:20: unknown key of a profile 'xfail': *"),

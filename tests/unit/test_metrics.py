@@ -101,6 +101,19 @@ def test_separation_needs_groups_that_are_large_enough(p_value: bool) -> None:
         assert ask(10, 50, p0=-100.0).low == Fraction(450, 500)  # absolute distances count
 
 
+def test_groups_that_are_too_small_say_how_many_samples_fill_them() -> None:
+    def enough(changed: int, kept: int) -> str:
+        return metrics.enough_for_groups(range(changed), range(kept), NAMES, 2000)
+
+    assert enough(3, 1500) == "about 6,667 samples at the rates of these 2,000"  # 10 of 6,667 · 3 / 2,000
+    assert enough(3, 2) == "about 10,000 samples at the rates of these 2,000"
+    assert enough(3, 0) == "more samples; how many cannot be told, since S11 has none of these 2,000"
+    known = metrics.separation(
+        measured({p: 1.0 for p in range(60)}), range(20), range(20, 60), NAMES, "fmn", p_value=False
+    )
+    assert known.smaller == 20
+
+
 def test_populations_by_dense_and_pruned() -> None:
     groups = metrics.populations([True, True, False, False, True], [True, False, True, False, True])
     assert groups == {"S11": (0, 4), "S10": (1,), "S01": (2,), "S00": (3,)}
