@@ -15,6 +15,7 @@ from pytest_prunerob.store.inventory import LEFT_BEHIND, check, delete, entries,
 from tests.unit.store.samples import DONE, MODEL, STARTED, WITNESSES, content, files, filled, one
 
 NOW = time.time()
+LATER = NOW + 1e6
 
 
 def aged(path: Path, seconds: float) -> None:
@@ -169,17 +170,17 @@ def test_deleting_can_be_cut_short_and_follows_no_link(tmp_path: Path, monkeypat
     outside.mkdir()
     (outside / "mine").write_text("mine")
     (store.folder(DONE) / "link").symlink_to(outside)
-    (what, *_) = prunable(store, NOW + 60, older_than=0.0)
+    (what, *_) = prunable(store, LATER, older_than=0.0)
     names = [path.name for path in what.paths]
     assert [name[:4] for name in names] == ["seg-", "seg-", "mani", "link", "wit-"]
     for cut in range(4):
         store = filled(tmp_path / str(cut), "ro")
-        (what, *_) = prunable(store, NOW + 60, older_than=0.0)
+        (what, *_) = prunable(store, LATER, older_than=0.0)
         for path in what.paths[:cut]:
             path.unlink()
         check(store)
         assert store.quarantined == []
-    delete(prunable(Store(tmp_path / "store", "ro"), NOW + 60, older_than=0.0)[0])
+    delete(prunable(Store(tmp_path / "store", "ro"), LATER, older_than=0.0)[0])
     assert (outside / "mine").read_text() == "mine"
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
@@ -187,7 +188,7 @@ def test_deleting_can_be_cut_short_and_follows_no_link(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Path, "unlink", unlink)
     with pytest.raises(StoreError, match=r"cannot delete 'wit-.*': not permitted"):
-        delete(prunable(store, NOW + 60, older_than=0.0)[0])
+        delete(prunable(store, LATER, older_than=0.0)[0])
 
 
 def test_looking_into_a_store_loads_no_torch(tmp_path: Path) -> None:
