@@ -49,6 +49,8 @@ def merge(parts: Sequence[Named]) -> dict[str, Any]:
     Raises:
         ResultsError: where two parts contradict each other: other options, packages or revision, another verdict.
     """
+    from pytest_prunerob.plugin.collector import adjusted
+
     documents = [document for _, document in parts]
     for other in parts[1:]:
         _same_run(parts[0], other)
@@ -64,7 +66,8 @@ def merge(parts: Sequence[Named]) -> dict[str, Any]:
         "selection": _selection(documents, len(cells)),
         "exit_status": _exit_status(documents),
         "cells": [cells[name] for name in sorted(cells)],
-        "claims": [claim for name in sorted(cells) for claim in claims[name]],
+        # Adjusted anew: the family of a test function may be spread over the parts.
+        "claims": adjusted([claim for name in sorted(cells) for claim in claims[name]]),
         "measurements": _measurements(parts),
         "subjects": _subjects(parts),
         "store": _store(documents),
@@ -74,7 +77,6 @@ def merge(parts: Sequence[Named]) -> dict[str, Any]:
         },
         "cost": {name: sum(d["cost"][name] for d in documents) for name in ("forward", "backward", "seconds")},
     }
-    _adjust(merged["claims"])
     results_file.validate(merged)
     return merged
 
@@ -96,10 +98,10 @@ def _agree(what: str, first: Named, other: Named, one: object, two: object) -> N
         raise ResultsError(f"{first[0]} and {other[0]} disagree on {what}: {_show(one)} and {_show(two)}")
 
 
-def _cells(parts: Sequence[Named]) -> tuple[dict[str, dict[str, Any]], dict[str, list[Mapping[str, Any]]]]:
+def _cells(parts: Sequence[Named]) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     """Cells by id, and the claims of each: both from the same part."""
     cells: dict[str, dict[str, Any]] = {}
-    claims: dict[str, list[Mapping[str, Any]]] = {}
+    claims: dict[str, list[dict[str, Any]]] = {}
     origin: dict[str, Named] = {}
     for part in parts:
         of_part = {claim["id"]: claim for claim in part[1]["claims"]}
@@ -215,19 +217,6 @@ def _store(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "misses": sum(store["misses"] for store in stores),
         "quarantined": sorted({sentence for store in stores for sentence in store["quarantined"]}),
     }
-
-
-def _adjust(claims: Sequence[dict[str, Any]]) -> None:
-    """The p-values adjusted anew: the family of a test function may be spread over the parts."""
-    from pytest_prunerob.statistics import holm
-
-    families: dict[str, list[dict[str, Any]]] = {}
-    for claim in claims:
-        if claim["p_value"] is not None:
-            families.setdefault(claim["cell"].partition("[")[0], []).append(claim)
-    for family in families.values():
-        for claim, adjusted in zip(family, holm([claim["p_value"] for claim in family]), strict=True):
-            claim["holm"] = adjusted
 
 
 def _done(measurement: Mapping[str, Any]) -> int:
