@@ -109,8 +109,11 @@ def _bound(plan: Plan | None, number: int, kind: Kind, attacked: int, classes: i
     return stage_bound(plan.stages[number], plan.threat.norm, kind, attacked, classes)
 
 
-def audit_bound(plan: Plan, kind: Kind, n: int, classes: int) -> Cost:
-    """The most that one audit of the attacks of ``plan`` costs, at the level "basic"."""
+def audit_bound(plan: Plan, kind: Kind, n: int, classes: int, *, twin: bool) -> Cost:
+    """The most that one audit of the attacks of ``plan`` costs, at the level "basic".
+
+    With a float ``twin``, what is made on it is transferred to the subject.
+    """
     norm = plan.threat.norm
     if kind == "minimise":
         many, extra = how_many_distances(plan, n), 1
@@ -118,5 +121,7 @@ def audit_bound(plan: Plan, kind: Kind, n: int, classes: int) -> Cost:
     else:
         many, extra = how_many(plan, n, n), 2 + NEIGHBOURS
         stages = [again(stage, plan) for stage in plan.stages if ATTACKS[stage.attack].gradient]
+        stages *= 2 if twin else 1
     costs = (stage_bound(stage, norm, kind, many, classes) for stage in stages)
-    return sum(costs, Cost(many * extra))
+    gradients = many * len(stages)  # each stage's gradients at the samples themselves
+    return sum(costs, Cost(many * extra + gradients, gradients))

@@ -311,7 +311,8 @@ class PlanningEvaluation:
             self.cell.needs.append(key)
         if leaning and plan is not None:
             planned.claims += 1
-            planned.audit = audit_bound(plan, kind, len(data), data.classes)
+            twin = prepared.loaded.twin is not None
+            planned.audit = audit_bound(plan, kind, len(data), data.classes, twin=twin)
 
 
 def _why(error: pytest.ExceptionInfo[BaseException]) -> str:

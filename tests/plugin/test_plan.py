@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_prunerob.budget import Budget
+from pytest_prunerob.cli import main
 from pytest_prunerob.commands.plan import lines, plain
 from pytest_prunerob.errors import BudgetSpentError
 from pytest_prunerob.plugin.planning import Planner
@@ -103,27 +104,39 @@ def test_a_run_costs_at_most_what_is_planned_and_planning_leaves_no_trace(
     assert again.results["cost"]["forward"] <= full["at_most"]["forward"] == full["probes"]
 
 
+ONE = """
+P10 = pgd(norm="linf", eps="0.0525", steps=2, step_size="0.0525", random_start=False, micro_batch=10)
+
+@cells()
+def test_it(pruned):
+    assert within(pruned.robust_accuracy(P10), 0.5, 0.01)
+"""
+
+
 def test_what_is_measured_in_part_is_planned_in_part(
     suite: Suite, plan: Plan, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite(SUITE, "--collect-only")
-    empty = plan()
+    suite(ONE, "--collect-only")
+    *_, whole = plan()["measurements"]
     begun = itertools.count()
 
     def require(self: Budget, what: str) -> None:
-        if next(begun) >= 9:
+        if next(begun) >= 3:  # the check of the model, its clean predictions, one micro-batch
             raise BudgetSpentError(f"spent before {what}")
 
     with monkeypatch.context() as patch:
         patch.setattr(Budget, "require", require)
         suite(None, "--prunerob-time-budget=1h")
     before = files(pytester.path)
-    part = plan()
+    planned = plan()
     assert files(pytester.path) == before
-    assert 0 < part["at_most"]["backward"] < empty["at_most"]["backward"]
+    (left,) = planned["measurements"]
+    assert (whole["stages"][0]["left"], left["stages"][0]["left"], left["stages"][0]["of"]) == (4, 3, 4)
+    for direction in ("forward", "backward"):  # every sample is classified correctly, so a micro-batch is one of ten
+        assert left["stages"][0][direction] * 4 == whole["stages"][0][direction] * 3 > 0
     rest = suite(None).results["cost"]
-    assert rest["backward"] <= part["at_most"]["backward"]
-    assert rest["forward"] <= part["at_most"]["forward"]
+    assert rest["backward"] <= planned["at_most"]["backward"]
+    assert rest["forward"] <= planned["at_most"]["forward"]
 
 
 def test_time_is_estimated_from_what_the_store_knows_of_such_a_network(suite: Suite, plan: Plan) -> None:
@@ -248,17 +261,16 @@ def test_a_model_that_a_fixture_makes_of_one_to_be_built_is_never_taken_for_anot
     assert len(attacked) == 4
 
 
-def test_the_command(suite: Suite, pytester: pytest.Pytester) -> None:
+def test_the_command(suite: Suite, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> None:
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     suite(SUITE, "--collect-only")
-
-    def command(*args: str) -> pytest.RunResult:
-        return pytester.run(sys.executable, "-m", "pytest_prunerob.cli", "plan", *args)
-
-    printed = command("--json", "-k", "xfail", "test_suite.py", "--prunerob-device=cpu")
+    arguments = ("--json", "-k", "xfail", "test_suite.py", "--prunerob-device=cpu")
+    printed = pytester.run(sys.executable, "-m", "pytest_prunerob.cli", "plan", *arguments)
     assert printed.ret == 0, printed.stderr.str()
     assert [cell["claims"] for cell in json.loads(printed.stdout.str())["cells"]] == [1]
-    wrong = command("missing.py", "-p", "no:cacheprovider")
-    assert wrong.ret == 4
-    assert "prunerob plan: pytest ended with exit status 4 before there was anything to plan" in wrong.stderr.str()
-    assert "missing.py" in wrong.stderr.str()
+    capsys.readouterr()
+    assert main(["plan", "missing.py"]) == 4
+    shown = capsys.readouterr()
+    assert "prunerob plan: pytest ended with exit status 4 before there was anything to plan" in shown.err
+    assert "missing.py" in shown.err
+    assert shown.out == ""
