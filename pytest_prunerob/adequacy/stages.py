@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from pytest_prunerob.adequacy.check import (
     SHARE_OF_PLAN,
     UNSTABLE,
     Check,
+    Outcome,
 )
 from pytest_prunerob.adequacy.trace import Trace, Watch, at_clean, margin, trace
 from pytest_prunerob.attacks import ATTACKS
@@ -152,6 +154,8 @@ def audit_stage(case: Case, number: int) -> Audit:
         checks += _loss_checks(stage.attack, seen, left)
         if attack.convergence == "trace":
             checks.append(_rising(stage.attack, seen, left))
+        if "step_size" in dict(stage.params):
+            checks.append(_reach(stage, case.plan))
     checks.append(_new_breaks(case, stage.attack, len(result.broken), doubled=attack.convergence == "doubled"))
     return Audit(tuple(checks), ((number, result),) if result.broken else (),
                  result.cost + (Cost(len(case.x), len(case.x)) if attack.loss else Cost()))  # fmt: skip
@@ -228,6 +232,14 @@ def _rising(stage: str, seen: Trace, left: Tensor) -> Check:
     value = float(late.median()) if len(late) else 0.0
     message = f"the last quarter of its steps brought {value:.0%} of what its best loss gained"
     return Check("not-converged", "failed" if value > RISING else "passed", message, stage, value, RISING)
+
+
+def _reach(stage: Stage, plan: Plan) -> Check:
+    """Steps that add up to less than ε never see most of the ball, nor do twice as many where they are tiny."""
+    way = stage.integer("steps") * Fraction(str(stage.get("step_size")))
+    message = f"all its steps together are {float(way):.3g} long, and ε is {float(plan.threat.radius):.3g}"
+    outcome: Outcome = "failed" if way < plan.threat.radius else "passed"
+    return Check("not-converged", outcome, message, stage.attack, float(way / plan.threat.radius), 1.0)
 
 
 def _new_breaks(case: Case, stage: str, broken: int, *, doubled: bool) -> Check:

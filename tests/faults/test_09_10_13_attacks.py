@@ -128,6 +128,19 @@ def test_10_a_loss_that_is_flat_still_rises_or_is_no_number(
     assert indicator in found["failed"]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("random_start", [False, True])
+def test_10_steps_that_add_up_to_less_than_eps(suite: Suite, random_start: bool) -> None:
+    run = suite(f"""
+        @cells()
+        def test_survival(pruned):
+            plan = pgd(norm="linf", eps="0.0525", steps=5, step_size="0.0005", random_start={random_start})
+            assert pruned.robust_accuracy(plan) >= 0.6
+    """)
+    (claim,) = run.results["claims"]
+    assert claim["verdict"] == "inconclusive"
+    assert "all its steps together are 0.0025 long, and ε is 0.0525" in claim["reason"]
+
+
 def test_13_what_square_breaks_counts_and_makes_survival_inconclusive(suite: Suite) -> None:
     both = '["apgd-ce", "square"]'
     found = run(suite, BLIND, stages=both)
