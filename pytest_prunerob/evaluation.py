@@ -5,7 +5,7 @@ One :class:`TestEvaluation` belongs to one running test. It records every claim 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -21,6 +21,7 @@ from pytest_prunerob.known import Known, settled
 from pytest_prunerob.ledger import Cost
 from pytest_prunerob.measurement import Bench, Measurement, Prepared
 from pytest_prunerob.reported import Number
+from pytest_prunerob.scheduling import next_in_order, next_unit
 from pytest_prunerob.verdicts import LEANING, Verdict, judge, leaning, may_stop, stopped
 
 FLIP_GROUPS = {"auc_s10": ("S10", "S11"), "auc_s01": ("S01", "S00"), "p_s10": ("S10", "S11"), "p_s01": ("S01", "S00")}
@@ -87,9 +88,11 @@ class TestEvaluation:
         Where the verdict leans on survival, the attacks are audited: that may take the survivors away, or break some.
         """
         self._out_of_time = ""
-        verdict = self._judged(claim)
-        while self._audit(leaning(claim, verdict)):
-            verdict = self._judged(claim)
+        verdict = self._judged(claim, ())
+        news = self._audit(leaning(claim, verdict))
+        while news:
+            verdict = self._judged(claim, news)
+            news = self._audit(leaning(claim, verdict))
         if self._out_of_time and verdict.status == "inconclusive":
             self.unfinished.append(claim)
             again = "running again, which goes on where this run stopped"
@@ -101,9 +104,9 @@ class TestEvaluation:
         stands = (self.stands_on[m] for m in leaning(claim, verdict) if m in self.stands_on)
         return replace(verdict, stands_on="; ".join(dict.fromkeys(stands)))
 
-    def _audit(self, measures: Sequence[Measure]) -> bool:
-        """Audit the attacks behind ``measures``; whether that was news."""
-        news = False
+    def _audit(self, measures: Sequence[Measure]) -> list[Measure]:
+        """Audit the attacks behind ``measures``, and return those where that was news."""
+        news = []
         for measure in measures:
             found = self._measurement(measure)
             assert found is not None
@@ -111,7 +114,7 @@ class TestEvaluation:
             if state in self._audited:
                 continue
             self._audited.add(state)
-            news = True
+            news.append(measure)
             try:
                 audit = audited(found, self.bench.adequacy)
             except BudgetSpentError as spent:
@@ -124,8 +127,12 @@ class TestEvaluation:
                 self.stands_on[measure] = f"{role}: {', '.join(audit.adequate)}"
         return news
 
-    def _judged(self, claim: Claim) -> Verdict:
-        """The verdict on ``claim`` as far as the attacks are trusted by now."""
+    def _judged(self, claim: Claim, audited_for_it: Sequence[Measure]) -> Verdict:
+        """The verdict on ``claim`` as far as the attacks are trusted by now.
+
+        Where attacks ``audited_for_it`` are not trusted, no more is measured: what stood on survival was supported, or
+        refuted, by everything that was measured, and more outcomes of such an attack cannot turn it round.
+        """
         measures = list(dict.fromkeys(m for difference in claim.differences for m, _ in difference.terms))
         complete = self.population == "distribution" or any(self._compared(measure) for measure in measures)
         unfinished = ""
@@ -134,7 +141,7 @@ class TestEvaluation:
             try:
                 if self.interrupted:  # the claim may have been made for want of the number that was refused
                     raise BudgetSpentError(self.interrupted)
-                known = self._settle(claim, measures, complete=complete)
+                known = self._settle(claim, measures, audited_for_it, complete=complete)
             except BudgetSpentError as spent:
                 unfinished = self._out_of_time = str(spent)
                 known = {measure: self._known_so_far(measure) for measure in measures}
@@ -193,18 +200,20 @@ class TestEvaluation:
         now, before = self.bench.cost, self.spent_before
         return Cost(now.forward - before.forward, now.backward - before.backward, now.seconds - before.seconds)
 
-    def _settle(self, claim: Claim, measures: Sequence[Measure], *, complete: bool) -> dict[Measure, Known]:
+    def _settle(
+        self, claim: Claim, measures: Sequence[Measure], audited_for_it: Sequence[Measure], *, complete: bool
+    ) -> dict[Measure, Known]:
         """Run units until the claim is settled, or (``complete``) until nothing is left."""
         while True:
             known = {measure: self._known(measure) for measure in measures}
-            if any(item.error or self.weak.get(measure) for measure, item in known.items()):
-                return known  # more outcomes of an attack that may not have worked settle nothing
+            if any(item.error for item in known.values()) or any(self.weak.get(m) for m in audited_for_it):
+                return known
             if settled(claim, known) is not None and not complete:
                 return known
             in_order = self.decide == "sequential" and not complete and may_stop(claim, known)
             if in_order and stopped(claim, known, self._prefix, self.confidence) is not None:
                 return known
-            unit = self._next_in_order(known) if in_order else self._next_unit(claim, known)
+            unit = next_in_order(known, self._measurement) if in_order else next_unit(claim, known, self._measurement)
             if unit is None:
                 return known
             unit()
@@ -227,48 +236,6 @@ class TestEvaluation:
         except BudgetSpentError as spent:
             self.interrupted = str(spent)
             raise
-
-    def _next_unit(self, claim: Claim, known: Mapping[Measure, Known]) -> Callable[[], None] | None:
-        """What to run next: first the stage that refutes cheaply, then whatever settles the claim soonest.
-
-        Stage by stage over all samples finds breaks fastest; micro-batch by micro-batch through all stages is the only
-        way to show survival. So the first stage runs over all samples of every measure. After that, if every undecided
-        sample survived, the claim would come out one way: the measures whose survivors that verdict needs go first,
-        micro-batch by micro-batch; those whose breaks it needs follow, stage by stage.
-        """
-        weights = {m: factor for difference in claim.differences for m, factor in difference.terms}
-        unfinished = [(m, self._measurement(m)) for m in known if not known[m].complete]
-        open_ones = [(m, found) for m, found in unfinished if found is not None and not found.ledger.complete]
-        if not open_ones:
-            return None
-        for _, found in open_ones:
-            for micro_batch in range(found.ledger.micro_batches):
-                if found.ledger.todo(micro_batch) == 0:
-                    return _unit(found, 0, micro_batch)
-        sign = 1 if _holds_if_all_survive(claim, known) else -1
-
-        def urgency(pair: tuple[Measure, Measurement]) -> tuple[bool, float]:
-            weight = weights[pair[0]]
-            return sign * weight > 0, _width(known[pair[0]]) * float(abs(weight))
-
-        measure, found = max(open_ones, key=urgency)
-        todo = {m: stage for m in range(found.ledger.micro_batches) if (stage := found.ledger.todo(m)) is not None}
-        micro_batch = min(todo) if sign * weights[measure] > 0 else min(todo, key=lambda m: (todo[m], m))
-        return _unit(found, todo[micro_batch], micro_batch)
-
-    def _next_in_order(self, known: Mapping[Measure, Known]) -> Callable[[], None] | None:
-        """What to run next where the first samples are to decide: all stages of the first micro-batch that is left."""
-        found = (self._measurement(measure) for measure in known if not known[measure].complete)
-        left = [
-            (item.ledger.positions(micro_batch).start, number, item, stage, micro_batch)
-            for number, item in enumerate(item for item in found if item is not None)
-            for micro_batch in range(item.ledger.micro_batches)
-            if (stage := item.ledger.todo(micro_batch)) is not None
-        ]
-        if not left:
-            return None
-        _, _, item, stage, micro_batch = min(left, key=lambda unit: unit[:2])
-        return _unit(item, stage, micro_batch)
 
     def _finish(self, measure: Measure) -> None:
         if measure.plan is not None and not self._problem(measure, "error"):
@@ -424,16 +391,3 @@ class TestEvaluation:
 
     def _of(self, subject: Subject) -> Prepared:
         return self.prepared[subject]
-
-
-def _unit(measurement: Measurement, stage: int, micro_batch: int) -> Callable[[], None]:
-    return lambda: measurement.run(stage, micro_batch)
-
-
-def _holds_if_all_survive(claim: Claim, known: Mapping[Measure, Known]) -> bool:
-    best = [sum(float(f * known[m].high) for m, f in d.terms) + float(d.constant) for d in claim.differences]
-    return min(best) >= 0
-
-
-def _width(known: Known) -> float:
-    return float(known.high) - float(known.low)

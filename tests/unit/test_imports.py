@@ -51,15 +51,18 @@ ALLOWED = {
     "training": {"compression", "datasets", "errors", "threads"},
     "compression": {"errors", "facts"},
     "models": {
-        "budget", "cells", "compression", "datasets", "errors", "fingerprint", "networks", "store", "threads", "training",
+        "budget", "cells", "compression", "datasets", "errors", "fingerprint", "networks", "store", "threads",
+        "training",
     },
     "measurement": {
         "adequacy", "attacks", "budget", "datasets", "engine", "errors", "fingerprint", "ledger", "oracle", "plans",
         "store", "subjects",
     },
     "auditing": {"adequacy", "attacks", "engine", "fingerprint", "ledger", "measurement"},
+    "scheduling": {"claims", "known", "measurement"},
     "evaluation": {
-        "auditing", "claims", "datasets", "errors", "facts", "known", "ledger", "measurement", "metrics", "reported", "verdicts",
+        "auditing", "claims", "datasets", "errors", "facts", "known", "ledger", "measurement", "metrics",
+        "reported", "scheduling", "verdicts",
     },
     "report": {"budget", "errors"},
 }  # fmt: skip
