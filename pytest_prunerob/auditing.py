@@ -132,7 +132,8 @@ def _made(measurement: Measurement, level: AuditLevel) -> Audit:
         {stage: ledger.stage_broken(stage) for stage in range(len(ledger.stages))},
     )
     if measurement.kind == "minimise":
-        return audit_distances(case, [ledger.values[place] for place in places])
+        found = audit_distances(case, [ledger.values[place] for place in places])
+        return found + audit_steps(case, prepared.loaded.twin)
     if level == "full":
         case = replace(case, examples=_examples(measurement))
         return audit_plan(case) + audit_steps(case, prepared.loaded.twin) + audit_fully(case)

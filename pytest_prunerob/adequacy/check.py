@@ -53,6 +53,9 @@ RISING = 0.20
 NEW_BREAKS = 3
 DOUBLED_SHARE = 0.01
 BLACK_BOX_SHARE = 0.002
+# A float twin classifies at least this share of the checked survivors as the model does, else it is another network
+# (ours: quantised networks agree with theirs on all but a few samples).
+TWIN_AGREES = 0.75
 # Relative change of the margin at random neighbours this fraction of ε away. Where the margin of a survivor shrinks
 # to nothing no faster than at ε in the worst direction, a random direction changes it by less than 1/20 (ours).
 NEIGHBOUR = 0.05

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from pytest_prunerob.adequacy.check import BLACK_BOX_SHARE, NEW_BREAKS, Check
+from pytest_prunerob.adequacy.check import BLACK_BOX_SHARE, NEW_BREAKS, TWIN_AGREES, Check
 from pytest_prunerob.adequacy.discrete import MISMATCH, discrete, gradient_mismatch
 from pytest_prunerob.adequacy.stages import Audit, Case, again
 from pytest_prunerob.attacks import ATTACKS
@@ -24,13 +24,32 @@ def audit_steps(case: Case, twin: nn.Module | None) -> Audit:
         message = f"gradients differ from the differences they stand for by {mismatch:.1%}"
         return Audit((Check("steps", "passed", message, value=mismatch, limit=MISMATCH),))
     what = f"the model computes in steps ({kind})" if kind else f"its gradients are off by {mismatch:.0%}"
+    if case.plan.kind == "minimum":  # there is no black-box search for distances to hold them against
+        message = f"{what}: distances found along them need not be the smallest; claim robust_accuracy at an ε instead"
+        return Audit((Check("steps", "failed", message, value=mismatch, limit=MISMATCH),))
     if all(ATTACKS[stage.attack].gradient for stage in case.plan.stages):
         message = f"{what}: survival needs a black-box stage, such as square"
         return Audit((Check("steps", "failed", message, value=mismatch, limit=MISMATCH),))
     if twin is None:
         message = f"{what}: survival needs transfer from the float network, Model(..., twin=float_network)"
         return Audit((Check("steps", "failed", message, value=mismatch, limit=MISMATCH),))
+    unfit = _unfit(case, twin)
+    if unfit:
+        message = f"{what}, and the twin {unfit}: give the float network that it was made from"
+        return Audit((Check("steps", "failed", message, value=mismatch, limit=MISMATCH),), cost=Cost(len(case.x)))
     return _transferred(case, twin)
+
+
+def _unfit(case: Case, twin: nn.Module) -> str:
+    """Why inputs made on ``twin`` would say nothing about the subject, or the empty string."""
+    if kind := discrete(twin):
+        return f"computes in steps itself ({kind})"
+    if gradient_mismatch(twin, case.x.to(case.engine.device)) > MISMATCH:
+        return "computes in steps itself"
+    right = int((case.engine.clean(twin, case.x)[0].argmax(1) == case.y).sum())
+    if right < TWIN_AGREES * len(case.x):
+        return f"classifies {right} of {len(case.x)} samples as the model does"
+    return ""
 
 
 def _transferred(case: Case, twin: nn.Module) -> Audit:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_prunerob import Dataset, fmn
+from pytest_prunerob.engine import Engine
+from pytest_prunerob.evaluation import TestEvaluation
+from pytest_prunerob.measurement import Bench
+from pytest_prunerob.store import Store
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Suite
@@ -61,3 +72,52 @@ def test_29_straight_through_gradients_support_nothing_on_white_box_stages_alone
 def test_29_a_black_box_stage_and_transfer_from_the_float_network_make_it_count(suite: Suite) -> None:
     run = suite(SUITE.replace("{twin}", "pruned_model"))
     assert run.statuses == {"test_white_box": "inconclusive", "test_black_box": "passed", "test_witnesses": "passed"}
+
+
+@pytest.mark.parametrize(
+    ("twin", "reason"),
+    [
+        ("Quantised(pruned_model).eval()", "the twin computes in steps itself"),
+        ("torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4)).eval()", "the twin classifies"),
+    ],
+    ids=["steps", "untrained"],
+)
+def test_29_a_twin_that_is_no_float_network_of_the_model_makes_nothing_count(
+    suite: Suite, twin: str, reason: str
+) -> None:
+    run = suite("import torch; torch.manual_seed(0)\n" + SUITE.replace("{twin}", twin), "-k", "black_box")
+    assert run.statuses == {"test_black_box": "inconclusive"}
+    assert reason in run.results["claims"][0]["reason"]
+
+
+class Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return (50 * x).round() / 50
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return gradient
+
+
+class Steps(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rounded: torch.Tensor = Rounded.apply(x)  # type: ignore[no-untyped-call]
+        return rounded
+
+
+@pytest.mark.parametrize(("first", "verdict"), [(Steps(), "inconclusive"), (nn.Identity(), "supported")])
+def test_29_distances_along_straight_through_gradients_support_nothing(
+    first: nn.Module, verdict: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(first, nn.Flatten(), nn.Linear(36, 24), nn.ReLU(), nn.Linear(24, 5)).eval()
+    x = torch.rand(12, 1, 6, 6)
+    data = Dataset("random", x, model(x).argmax(1), classes=5)
+    evaluation = TestEvaluation(Bench(Store(tmp_path), Engine("cpu", 250, 0), print), "testset", 0.95)
+    distance = evaluation.subject(model, data, "pruned").distance(fmn(steps=30))
+    for claim in (distance >= 0.0001, distance <= 0.9):
+        assert bool(claim) == (verdict == "supported")
+        assert claim.verdict is not None
+        assert claim.verdict.status == verdict
+        assert ("need not be the smallest" in claim.verdict.reason) == (verdict == "inconclusive")
