@@ -6,11 +6,12 @@ only where a black-box stage took part, and where inputs that break the float tw
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from pytest_prunerob.adequacy.check import BLACK_BOX_SHARE, NEW_BREAKS, TWIN_AGREES, Check
 from pytest_prunerob.adequacy.discrete import MISMATCH, discrete, gradient_mismatch
-from pytest_prunerob.adequacy.stages import Audit, Case, again
+from pytest_prunerob.adequacy.stages import Audit, Case, again, on_sphere
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.engine import Result
 from pytest_prunerob.ledger import Cost
@@ -19,7 +20,7 @@ from pytest_prunerob.ledger import Cost
 def audit_steps(case: Case, twin: nn.Module | None) -> Audit:
     """Whether the gradients of the subject are those of its function and, where not, what stands in for them."""
     kind = discrete(case.module)
-    mismatch = gradient_mismatch(case.module, case.x.to(case.engine.device))
+    mismatch = _mismatch(case)
     if not kind and mismatch <= MISMATCH:
         message = f"gradients differ from the differences they stand for by {mismatch:.1%}"
         return Audit((Check("steps", "passed", message, value=mismatch, limit=MISMATCH),))
@@ -38,6 +39,20 @@ def audit_steps(case: Case, twin: nn.Module | None) -> Audit:
         message = f"{what}, and the twin {unfit}: give the float network that it was made from"
         return Audit((Check("steps", "failed", message, value=mismatch, limit=MISMATCH),), cost=Cost(len(case.x)))
     return _transferred(case, twin)
+
+
+def _mismatch(case: Case) -> float:
+    """The mismatch at the survivors or, where it is larger, at random points on the surface of their balls.
+
+    Attacks take all gradients but the first off the samples.
+    """
+    x = case.x.to(case.engine.device)
+    found = gradient_mismatch(case.module, x)
+    if case.plan.kind == "minimum":
+        return found
+    generator = torch.Generator().manual_seed(case.engine.seed)
+    step = on_sphere(x, case.plan.threat.norm, float(case.plan.threat.radius), generator)
+    return max(found, gradient_mismatch(case.module, (x + step).clamp(0, 1)))
 
 
 def _unfit(case: Case, twin: nn.Module) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_prunerob import Dataset, fmn
+from pytest_prunerob import Dataset, fmn, pgd
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.evaluation import TestEvaluation
 from pytest_prunerob.measurement import Bench
@@ -121,3 +121,44 @@ def test_29_distances_along_straight_through_gradients_support_nothing(
         assert claim.verdict is not None
         assert claim.verdict.status == verdict
         assert ("need not be the smallest" in claim.verdict.reason) == (verdict == "inconclusive")
+
+
+class Mirrored(torch.autograd.Function):
+    """The gradient is that of the function on whole tenths only, which all samples are."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        ctx.save_for_backward((10 * x - (10 * x).round()).abs().flatten(1).median(1).values > 0.2)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        (off,) = ctx.saved_tensors
+        return torch.where(off.view(-1, 1, 1, 1), -gradient.flip(-1), gradient)
+
+
+class Honest(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+
+class OnTheSamples(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = Mirrored.apply(x)  # type: ignore[no-untyped-call]
+        return found
+
+
+@pytest.mark.parametrize(("first", "verdict"), [(OnTheSamples(), "inconclusive"), (Honest(), "supported")])
+def test_29_gradients_that_mislead_off_the_samples_support_nothing(
+    first: nn.Module, verdict: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(first, nn.Flatten(), nn.Linear(36, 24), nn.ReLU(), nn.Linear(24, 5)).eval()
+    x = (10 * torch.rand(12, 1, 6, 6)).round() / 10
+    data = Dataset("tenths", x, model(x).argmax(1), classes=5)
+    evaluation = TestEvaluation(Bench(Store(tmp_path), Engine("cpu", 250, 0), print), "testset", 0.95)
+    plan = pgd(norm="linf", eps="0.05", steps=10, step_size="0.0125")
+    claim = evaluation.subject(model, data, "pruned").robust_accuracy(plan) >= 0.75
+    assert bool(claim) == (verdict == "supported")
+    assert claim.verdict is not None
+    assert claim.verdict.status == verdict
