@@ -23,7 +23,7 @@ from pytest_prunerob import datasets
 from pytest_prunerob.cells import Cell
 from pytest_prunerob.checkpoints import load_reference, read_state
 from pytest_prunerob.datasets import Dataset
-from pytest_prunerob.errors import DatasetError, PrunerobError
+from pytest_prunerob.errors import DatasetError, PrunerobError, StoreError
 from pytest_prunerob.fingerprint import digest, weights_digest
 from pytest_prunerob.models import Builder, check_names
 from pytest_prunerob.oracle import SUMMATION, distances
@@ -158,6 +158,8 @@ def check(
     Raises:
         PrunerobError: for a data set or a store that cannot be read.
     """
+    if not store.is_dir():
+        raise StoreError(f"there is no store {str(store)!r}")
     opened, cells = Store(store, "ro"), results["cells"]
     builder = Builder(opened, "cpu", False, lambda text: None, Path())
     modules = {model.digest: model.module for model in given if model.digest is not None and model.module is not None}
@@ -199,11 +201,15 @@ def _check(
         return
     data = sources.samples(cells, content["dataset"])
     if data is None:
-        yield f"none of the data sets {', '.join(sources.data)} has its samples: give --dataset REF"
+        looked = f"its samples are not in {', '.join(sources.data)}" if sources.data else "no data set is given"
+        yield f"{looked}: give --dataset REF"
         return
     module = sources.module(cells, measurement["digest"])
     if module is None:
-        yield f"no model has the fingerprint {measurement['digest'][:12]}: give --model {measurement['subject']}=REF"
+        yield (
+            f"no network with the fingerprint {measurement['digest'][:12]} is given: "
+            f"give --model {measurement['subject']}=REF, a .pt2 or pkg.mod:callable (weights alone cannot be forwarded)"
+        )
         return
     found = sources.store.witnesses(key)
     if len(found) < measurement["broken"] or (measurement["complete"] and len(found) > measurement["broken"]):

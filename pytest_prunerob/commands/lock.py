@@ -72,12 +72,13 @@ def lock_of(
     for name in exceptions:
         if name not in names:
             raise ResultsError(_unknown_claim(name, names))
-    for claim in results["claims"]:
-        if claim["verdict"] != claim["expected"] and claim["id"] not in exceptions:
-            raise ResultsError(
-                f"{claim['id']} is {claim['verdict']} and the suite expects {claim['expected']}: "
-                f"mend the model or the claim, mark the cell xfail, or waive the claim, before locking"
-            )
+    odd = [each for each in results["claims"] if each["verdict"] != each["expected"] and each["id"] not in exceptions]
+    if odd:
+        more = f" (and {len(odd) - 1} more like it)" if len(odd) > 1 else ""
+        raise ResultsError(
+            f"{odd[0]['id']} is {odd[0]['verdict']} and the suite expects {odd[0]['expected']}{more}: "
+            f"mend the model or the claim, mark the cell xfail, or waive the claim, before locking"
+        )
     lock = {
         "schema": results_file.LOCK_SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

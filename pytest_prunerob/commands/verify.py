@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -94,6 +95,9 @@ def _models_and_witnesses(
         return []
     from pytest_prunerob.commands import deep
 
+    # pkg.mod:callable is looked for in the current folder too, after everything installed, so that nothing is shadowed.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     models = [deep.load(name, reference) for name, reference in named]
     found = list(deep.other_models(results, models))
     if given.deep:

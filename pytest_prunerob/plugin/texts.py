@@ -40,16 +40,17 @@ def explanation(claim: Mapping[str, Any]) -> str:
 def line(claim: Mapping[str, Any]) -> str:
     """One claim in one line."""
     verdict = claim["verdict"]
-    expected = (
-        "" if claim["expected"] == verdict else f" (expected: {claim['expected']})" if verdict != "supported" else ""
-    )
-    expected = " (as expected)" if claim["expected"] == verdict != "supported" else expected
+    # Only a claim that is supported and was expected to be goes without saying.
+    expected = f" (expected: {claim['expected']})"
+    if claim["expected"] == verdict:
+        expected = "" if verdict == "supported" else " (as expected)"
     margin = claim["margin"]
     tail = ""
     if margin is not None and verdict != "error":
         tail = f"  margin {_range(margin['low'], margin['high'], signed=True)}"
         tail += f", n={claim['n']}" if claim["n"] else ""
-        tail += "" if claim["complete"] else ", early"
+        how = "incomplete" if verdict == "inconclusive" else "early"
+        tail += "" if claim["complete"] else f", {how}"
     elif claim["reason"]:
         tail = f"  {claim['reason']}"
     return f"{SIGNS[verdict]} {verdict}{expected}  {claim['id']}  {claim['text']}{tail}"

@@ -211,6 +211,8 @@ def _load(path: Path) -> object:
         raise ResultsError(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(raw) > MAX_BYTES:
         raise ResultsError(f"{path}: larger than the {MAX_BYTES // 2**20} MiB that are allowed")
+    if not raw.strip():  # what a shell leaves behind for the output of a command that failed
+        raise ResultsError(f"{path}: the file is empty")
     try:
         value: object = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:

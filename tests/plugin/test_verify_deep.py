@@ -78,8 +78,8 @@ def test_what_holds_is_counted(deep: Deep) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (MODELS[:4], "none of the data sets  has its samples: give --dataset REF"),
-        (MODELS[2:], "no model has the fingerprint"),
+        (MODELS[:4], "no data set is given: give --dataset REF"),
+        (MODELS[2:], "no network with the fingerprint"),
         (("--model", "dense=toy:noisy", *MODELS[2:]), "of the run is not toy:noisy"),
     ],
 )
@@ -163,4 +163,4 @@ def test_models_of_the_grid_are_taken_from_the_store(
     for path in (pytester.path / ".prunerob").rglob("model-*.safetensors"):
         path.unlink()
     assert main([*verify, "--dataset", "npz:toy.npz"]) == 1
-    assert "no model has the fingerprint" in capsys.readouterr().out
+    assert "no network with the fingerprint" in capsys.readouterr().out

@@ -141,7 +141,7 @@ def test_a_missing_name_and_a_doubled_id_are_refused(results: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "not JSON"),
+        (b"", "the file is empty"),
         (b"[1, 2", "not JSON"),
         (b"\xff{}", "not UTF-8 at byte 0"),
         (b'{"status": NaN}', "NaN is no JSON number"),
