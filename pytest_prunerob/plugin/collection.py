@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,12 @@ def _check(metafunc: pytest.Metafunc, cell: Cell) -> None:
     """Look up the names that our own fixtures need; a fixture that is overridden gives its names its own meaning."""
     from pytest_prunerob.models import check_names
 
+    for role in ("dense", "pruned"):
+        if role in cell.parameters and _used(metafunc, role) and not _may_read_cell(metafunc, f"{role}_model"):
+            raise CellsError(
+                f"{cell.id}: {role}={cell[role]!r} is not what would be judged: the fixture {role}_model is overridden "
+                f"and does not read the cell; leave out one of the two"
+            )
     needed: list[str] = []
     if _ours(metafunc, "dataset") and _used(metafunc, "dataset", "dense", "pruned"):
         needed.append("dataset")
@@ -101,11 +108,31 @@ def _used(metafunc: pytest.Metafunc, *names: str) -> bool:
     return any(name in metafunc.fixturenames or f"{name}_model" in metafunc.fixturenames for name in names)
 
 
+def _may_read_cell(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Whether the fixture ``name`` asks for ``cell`` or ``request``, itself or through a fixture that it asks for."""
+    seen, ahead = set[str](), [name]
+    while ahead:
+        one = ahead.pop()
+        found = None if one in seen else _definitions(metafunc, one)
+        seen.add(one)
+        if found and one in found[-1].argnames:  # extends the fixture that it overrides
+            return True
+        if found:
+            ahead += found[-1].argnames
+    return not seen.isdisjoint(("cell", "request"))
+
+
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
+    found = _definitions(metafunc, name)
+    return not found or found[-1].func is getattr(fixtures, name).__wrapped__
+
+
+def _definitions(metafunc: pytest.Metafunc, name: str) -> Sequence[Any] | None:
     # The definitions are looked up privately: pytest has no public way to ask whether a fixture is overridden.
     found = metafunc.definition._fixtureinfo.name2fixturedefs.get(name)
     if found is None:
         found = metafunc.config.pluginmanager.getplugin("funcmanage").session._fixturemanager.getfixturedefs(
             name, metafunc.definition
         )
-    return not found or found[-1].func is getattr(fixtures, name).__wrapped__
+    definitions: Sequence[Any] | None = found
+    return definitions

@@ -88,6 +88,32 @@ def test_by_reference(suite: Suite, pytester: pytest.Pytester) -> None:
     )
 
 
+def test_a_reference_that_an_overridden_fixture_ignores_is_refused(suite: Suite, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        DATA
+        + """
+from torch import nn
+
+@pytest.fixture
+def pruned_model():
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+
+@pytest.fixture
+def dense_model(cell):
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).eval() if cell["dense"] == "mine" else None
+"""
+    )
+    fine = "@cells(dense='mine')\ndef test_it(dense):\n    assert dense.accuracy() >= 0\n"
+    assert suite(fine).statuses == {"test_it": "passed"}
+    result = suite(
+        fine + "@cells(pruned='next.pt2')\ndef test_other(pruned):\n    assert pruned.accuracy() >= 0\n"
+    ).result
+    result.stdout.fnmatch_lines(
+        ["*next.pt2: pruned='next.pt2' is not what would be judged: the fixture pruned_model is*"]
+    )
+    assert result.ret == 2
+
+
 def test_a_gate_against_the_last_release(suite: Suite) -> None:
     run = suite(
         """
