@@ -133,7 +133,14 @@ def audit_plan(case: Case) -> Audit:
     for number, stage in enumerate(case.plan.stages):
         if ATTACKS[stage.attack].gradient:
             result += audit_stage(case, number)
-    return result
+    return result + Audit(_all_breaks(case, result))
+
+
+def _all_breaks(case: Case, found: Audit) -> tuple[Check, ...]:
+    """What the stages broke when they ran again is broken whichever of them it was: adequate others do not help."""
+    broken = {place for _, result in found.results for place in result.broken}
+    stages = sum(ATTACKS[stage.attack].gradient for stage in case.plan.stages)
+    return (_new_breaks(case, "", len(broken), doubled=False),) if stages > 1 else ()
 
 
 def audit_stage(case: Case, number: int) -> Audit:

@@ -176,6 +176,14 @@ def test_a_rerun_that_breaks_several_survivors(monkeypatch: pytest.MonkeyPatch) 
     assert "rerun" not in failed(audit_stage(replace(case(net, plan), n=100_000), 0))
 
 
+def test_what_one_stage_breaks_in_its_rerun_is_not_mended_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTACKS, "apgd-ce", fake(lambda o, s: ascent(o, steps=60, size=0.01), convergence="doubled"))
+    monkeypatch.setitem(ATTACKS, "apgd-t", fake(lambda o, s: ascent(o, steps=2, size=1e-4), convergence="doubled"))
+    found = audit_plan(case(network(), autoattack(["apgd-ce", "apgd-t"], norm="linf", eps="0.5")))
+    assert found.adequate == ("apgd-t",)
+    assert "run again it broke" in found.problem
+
+
 @pytest.mark.parametrize(
     ("found", "n", "outcome"),
     [(2, 100, "passed"), (3, 100, "failed"), (5, 5000, "passed"), (11, 5000, "failed")],
