@@ -313,6 +313,9 @@ class Subject:
     dataset_digest: str
     evaluation: Evaluation
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise no_such_quantity(f"quantity of {vars(self).get('role', 'a subject')}", self, name)
+
     def accuracy(self) -> Quantity:
         """Share of the samples that are classified correctly."""
         return self._quantity("accuracy")
@@ -347,6 +350,13 @@ class Subject:
 
     def _quantity(self, metric: str, plan: Plan | None = None, options: tuple[tuple[str, str], ...] = ()) -> Quantity:
         return Quantity(self.evaluation, ((Measure(metric, (self,), plan, options), Fraction(1)),))
+
+
+def no_such_quantity(kind: str, owner: object, name: str) -> AttributeError:
+    """The error for a name that ``owner`` does not have, with the nearest match among its public ones."""
+    if name.startswith("_"):  # what copy, pickle and the debugger look for
+        return AttributeError(name)
+    return AttributeError(unknown(kind, name, (own for own in dir(type(owner)) if not own.startswith("_"))))
 
 
 def exact(value: object) -> Fraction:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NoReturn
 
-from pytest_prunerob.claims import Measure, Quantity, Subject, plan_of_kind
+from pytest_prunerob.claims import Measure, Quantity, Subject, no_such_quantity, plan_of_kind
 from pytest_prunerob.errors import ClaimError, unknown
 from pytest_prunerob.plans import Plan
 
@@ -18,6 +19,9 @@ class Flips:
 
     dense: Subject
     pruned: Subject
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise no_such_quantity("quantity of flips", self, name)
 
     def share(self, population: str) -> Quantity:
         """Share of all samples in ``population`` ("S11", "S10", "S01" or "S00")."""

@@ -91,7 +91,7 @@ class Store:
         """The error for a result that a read-only store does not hold."""
         return StoreMissError(
             f"{what} is not in the store {str(self.root)!r} and store-mode=ro measures nothing: "
-            f"run the same command with --prunerob-store-mode=rw once"
+            f"run the same command with --prunerob-store-mode=rw once, with the same version of this package"
         )
 
     def _check_mode(self, what: str) -> None:

@@ -366,3 +366,12 @@ def test_a_reported_number_counts_as_its_interval(fake: Fake, pruned: Subject) -
     assert not (again := pruned.accuracy() <= reported - 0.03)
     assert again.verdict is not None
     assert again.verdict.status == "refuted"
+
+
+def test_a_quantity_that_does_not_exist_is_named_with_the_nearest_match() -> None:
+    subject = Subject("pruned", "d", "digits", "x", Fake())
+    with pytest.raises(AttributeError, match="unknown quantity of pruned 'robust_acuracy'.*did you mean 'robust_accur"):
+        subject.robust_acuracy  # noqa: B018
+    with pytest.raises(AttributeError, match="unknown quantity of flips 'auc'.*did you mean 'auc_s"):
+        flips(subject, subject).auc  # noqa: B018
+    assert not hasattr(subject, "__deepcopy__")
