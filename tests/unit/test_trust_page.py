@@ -1,4 +1,4 @@
-"""docs/trust.md: every row of the fault list names tests that exist, every indicator is in its table and has a mutant."""
+"""docs/trust.md: every fault names tests that exist, every indicator is in its table and has a mutant."""
 
 from __future__ import annotations
 
