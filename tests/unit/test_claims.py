@@ -370,9 +370,7 @@ def test_a_reported_number_counts_as_its_interval(fake: Fake, pruned: Subject) -
 
 def test_a_quantity_that_does_not_exist_is_named_with_the_nearest_match() -> None:
     subject = Subject("pruned", "d", "digits", "x", Fake())
-    with pytest.raises(
-        AttributeError, match=r"unknown quantity of pruned 'robust_acuracy'.*did you mean 'robust_acc"
-    ):
+    with pytest.raises(AttributeError, match=r"unknown quantity of pruned 'robust_acuracy'.*did you mean 'robust_acc"):
         subject.robust_acuracy  # noqa: B018
     with pytest.raises(AttributeError, match=r"unknown quantity of flips 'auc'.*did you mean 'auc_s"):
         flips(subject, subject).auc  # noqa: B018
