@@ -9,7 +9,7 @@ from torch import nn
 from pytest_prunerob.adequacy import how_many, how_many_distances
 from pytest_prunerob.adequacy.check import NEIGHBOURS
 from pytest_prunerob.adequacy.distances import SECOND
-from pytest_prunerob.adequacy.stages import again
+from pytest_prunerob.adequacy.stages import again, second_opinion
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.estimates import stage_bound
@@ -122,6 +122,8 @@ def audit_bound(plan: Plan, kind: Kind, n: int, classes: int, *, twin: bool) -> 
         many, extra = how_many(plan, n, n), 2 + NEIGHBOURS
         stages = [again(stage, plan) for stage in plan.stages if ATTACKS[stage.attack].gradient]
         stages *= 2 if twin else 1
+        other = second_opinion(plan)
+        stages += [other] if other is not None else []
     costs = (stage_bound(stage, norm, kind, many, classes) for stage in stages)
     gradients = many * len(stages)  # each stage's gradients at the samples themselves
     return sum(costs, Cost(many * extra + gradients, gradients))

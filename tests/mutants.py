@@ -110,6 +110,7 @@ MUTANTS: dict[str, tuple[Callable[[], None], str]] = {
     "not-converged": (_stage("_rising", "not-converged"), f"{FAULTS}/test_09_10_13_attacks.py -k rises"),
     "rerun": (_stage("_new_breaks", "rerun"), f"{STAGES} -k several_survivors"),
     "black-box": (_stage("black_box", "black-box"), f"{FAULTS}/test_09_10_13_attacks.py -k test_13"),
+    "second-loss": (_stage("second_loss", "second-loss"), f"{STAGES} -k margin_undoes"),
     "unstable": (_stage("unstable", "unstable"), f"{STAGES} -k neighbours"),
     "steps": (_steps, f"{FAULTS}/test_29_straight_through.py"),
     "second-method": (_distances("second-method"), f"{FULL} -k second_method"),

@@ -35,7 +35,9 @@ class Check:
 CHECKED = 64
 # The audit costs at most this share of the samples that the plan would forward without the oracle (issue 3) …
 SHARE_OF_PLAN = 0.05
-# … but never looks at fewer survivors than this: fewer show nothing (ours).
+# … or this many samples, where that is more: a cheap plan is no reason to look less closely (ours) …
+CHEAP = 3000
+# … and never looks at fewer survivors than this: fewer show nothing (ours).
 FEWEST = 8
 # An L2 norm below this is a zero gradient: normalisers of libraries add 1e-12 (design 4.3).
 ZERO_GRADIENT = 1e-10

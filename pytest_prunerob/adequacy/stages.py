@@ -7,7 +7,7 @@ Indicators of Attack Failure, arXiv:2106.09947). A break found on the way is a w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pytest_prunerob.adequacy.check import (
     BAD_SHARE,
     BLACK_BOX_SHARE,
+    CHEAP,
     CHECKED,
     DOUBLED_SHARE,
     FEWEST,
@@ -32,7 +33,7 @@ from pytest_prunerob.adequacy.trace import Trace, Watch, at_clean, margin, trace
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.engine import Engine, Result
 from pytest_prunerob.ledger import Cost
-from pytest_prunerob.plans import Plan, Stage, pgd
+from pytest_prunerob.plans import Plan, Stage, autoattack, pgd
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,24 @@ def again(stage: Stage, plan: Plan) -> Stage:
 
 
 def how_many(plan: Plan, survivors: int, n: int) -> int:
-    """How many survivors an audit may look at within its share of the plan; never fewer than a few."""
+    """How many survivors an audit may look at within its share of the plan, or what is cheap; never but a few."""
     gradient = [again(stage, plan) for stage in plan.stages if ATTACKS[stage.attack].gradient]
     whole = n * sum(forwards(stage) for stage in plan.stages)
-    each = sum(forwards(stage) for stage in gradient) + NEIGHBOURS
-    return min(survivors, CHECKED, max(FEWEST, int(SHARE_OF_PLAN * whole / each)))
+    other = second_opinion(plan)
+    each = sum(forwards(stage) for stage in (*gradient, *([other] if other is not None else []))) + NEIGHBOURS
+    return min(survivors, CHECKED, max(FEWEST, CHEAP // each, int(SHARE_OF_PLAN * whole / each)))
+
+
+def second_opinion(plan: Plan) -> Stage | None:
+    """APGD on the margin, for a plan with gradient stages of which none is that; ``None`` for others.
+
+    Cross-entropy can lead astray without saturating, fixed steps can be too long or too short, and FAB shows no loss.
+    """
+    attacks = [ATTACKS[stage.attack] for stage in plan.stages if ATTACKS[stage.attack].gradient]
+    if not attacks or any(attack.convergence == "trace" and attack.loss != "ce" for attack in attacks):
+        return None
+    threat = plan.threat
+    return autoattack(["apgd-dlr"], norm=threat.norm, eps=str(threat.eps)).stages[0].changed(restarts=1)
 
 
 def audit_plan(case: Case) -> Audit:
@@ -133,7 +147,23 @@ def audit_plan(case: Case) -> Audit:
     for number, stage in enumerate(case.plan.stages):
         if ATTACKS[stage.attack].gradient:
             result += audit_stage(case, number)
-    return result + Audit(_all_breaks(case, result))
+    return result + Audit(_all_breaks(case, result)) + second_loss(case)
+
+
+def second_loss(case: Case) -> Audit:
+    """What APGD on the margin breaks of the survivors of a plan that has nothing like it.
+
+    It only shows that the plan was too weak; what it breaks is not added, since the claim names another attack set.
+    """
+    stage = second_opinion(case.plan)
+    if stage is None:
+        return Audit((Check("second-loss", "not applicable", "the plan has APGD on the margin, or no gradient stage"),))
+    if case.classes < 3:
+        return Audit((Check("second-loss", "not applicable", "the DLR loss needs three classes"),))
+    result = case.engine.run("decide", case.module, case.plan.of((stage,)), 0, case.x, case.y, case.classes, case.clean)
+    check = _new_breaks(case, "", len(result.broken), doubled=False)
+    message = f"APGD on the margin broke {len(result.broken)} of {len(case.x)} checked survivors"
+    return Audit((replace(check, indicator="second-loss", message=message),), cost=result.cost)
 
 
 def _all_breaks(case: Case, found: Audit) -> tuple[Check, ...]:

@@ -116,8 +116,9 @@ def test_modes_of_the_store(suite: Suite, pytester: pytest.Pytester) -> None:
     first = suite(None)
     assert first.ret == 0
     cost = first.results["cost"]
-    # 2 steps of PGD on 40 samples; the audit doubles them on 8 survivors, and takes a gradient at each of these.
-    assert cost["backward"] == 2 * 40 + 4 * 8 + 8
+    # 2 steps of PGD on 40 samples; the audit doubles them on the 20 survivors, takes a gradient at each of these, and
+    # asks APGD on the margin, which takes one at its start and at each of 100 steps.
+    assert cost["backward"] == 2 * 40 + (4 + 1 + 101) * 20
     segments = set((pytester.path / ".prunerob").rglob("seg-*.json"))
     assert len(segments) == 2
     for mode in ("rw", "ro"):

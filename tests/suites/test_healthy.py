@@ -77,6 +77,7 @@ def test_no_indicator_fires(
         "black-box": "not applicable",
         "rerun": "passed",
         "unstable": "passed",
+        "second-loss": "not applicable",
         "steps": "passed",
         "unbounded": "passed",
         "eps-sweep": "passed",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pytest_prunerob.adequacy import Audit, Case, Check, audit_plan, how_many
 from pytest_prunerob.adequacy.check import CHECKED, FEWEST
-from pytest_prunerob.adequacy.stages import audit_stage, black_box, forwards, unstable
+from pytest_prunerob.adequacy.stages import audit_stage, black_box, forwards, second_loss, unstable
 from pytest_prunerob.attacks import ATTACKS, Attack, Settings
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.oracle import Oracle
@@ -57,6 +57,7 @@ def test_a_healthy_network_trips_nothing() -> None:
         "non-finite-loss",
         "not-converged",
         "rerun",
+        "second-loss",
     }
 
 
@@ -197,6 +198,19 @@ def test_black_box_breaks_after_the_gradient_stages(found: int, n: int, outcome:
     assert black_box(case(network(), alone, n=n, broken_by={0: found})).outcome == "not applicable"
 
 
+def test_a_margin_undoes_what_a_flat_cross_entropy_missed() -> None:
+    """Logits so small that the softmax is nearly uniform: cross-entropy pulls at all classes alike."""
+    net = network(scale=1e-3)
+    plan = autoattack(["apgd-ce"], norm="linf", eps="0.12")
+    base = case(net, plan)
+    broken = ENGINE.run("decide", net, plan, 0, base.x, base.y, CLASSES).broken
+    left = [i for i in range(K) if i not in broken]
+    kept = replace(base, x=base.x[left], y=base.y[left], clean=base.clean[left], survivors=len(left))
+    assert failed(second_loss(kept)) == {"second-loss"}
+    margins = replace(kept, plan=autoattack(["apgd-ce", "apgd-t"], norm="linf", eps="0.12"))
+    assert second_loss(margins).checks[0].outcome == "not applicable"
+
+
 def test_a_plan_without_gradient_stages_is_no_evidence() -> None:
     found = audit_plan(case(network(), autoattack(["square"], norm="linf", eps="0.01")))
     assert found.problem == "no gradient stage could have broken the survivors (the plan has none)"
@@ -217,7 +231,8 @@ def test_the_audit_costs_a_twentieth_of_the_plan_but_looks_at_a_few() -> None:
     standard = autoattack("standard", norm="linf", eps="0.1")
     assert how_many(standard, 1000, 1000) == CHECKED
     few = pgd(norm="linf", eps="0.1", steps=10, step_size="0.02")
-    assert how_many(few, 500, 1000) == 22
+    assert how_many(few, 500, 1000) == 23  # 3,000 samples; a twentieth would be 4
     assert how_many(few, 5, 1000) == 5
-    assert how_many(fgsm(norm="linf", eps="0.1"), 100, 100) == FEWEST
+    assert how_many(fgsm(norm="linf", eps="0.1"), 100, 100) == 27
+    assert how_many(standard, 100, 1) == FEWEST
     assert forwards(standard.stages[-1]) == 5000
