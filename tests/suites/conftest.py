@@ -20,6 +20,8 @@ def run() -> Run:
 
     def run(*arguments: str, cwd: Path = ROOT, expect: int = 0) -> subprocess.CompletedProcess[str]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_"))}
+        if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:  # the other workers need the cores as well
+            environment["OMP_NUM_THREADS"] = "1"
         done = subprocess.run(
             [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
         )
