@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from pytest_prunerob.adequacy.check import CHECKED, FEWEST, NEARER, NEARER_SHARE, SHARE_OF_PLAN, Check
-from pytest_prunerob.adequacy.stages import Audit, Case, again, forwards
+from pytest_prunerob.adequacy.stages import Audit, Case, again, forwards, met_errors
 from pytest_prunerob.adequacy.trace import Watch, trace
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.plans import Plan, Stage
@@ -41,7 +41,9 @@ def audit_distances(case: Case, found: Sequence[float]) -> Audit:
     more = case.engine.run("minimise", case.module, doubled, 0, case.x, case.y, case.classes, case.clean, watch)
     other = case.engine.run("minimise", case.module, second(case.plan), 0, case.x, case.y, case.classes, case.clean)
     seen = trace(watch, len(case.x))
+    tried = (("doubled-steps", more.errors), ("second-method", other.errors))
     checks = (
+        *(met_errors(indicator, "", errors) for indicator, errors in tried if errors),
         _zero(stage, seen.zero(torch.ones(len(case.x), dtype=torch.bool)), seen.evaluations, len(case.x)),
         _nearer("doubled-steps", f"{stage} with doubled steps finds", found, more.values),
         _nearer("second-method", "FAB finds", found, other.values),

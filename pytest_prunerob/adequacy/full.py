@@ -13,7 +13,7 @@ import torch
 
 from pytest_prunerob.adequacy.check import RISE_WITH_EPS, SWEEP, UNBOUNDED_STEPS, Check
 from pytest_prunerob.adequacy.readout import audit_readout
-from pytest_prunerob.adequacy.stages import Audit, Case, again
+from pytest_prunerob.adequacy.stages import Audit, Case, again, met_errors
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.ledger import Cost
 from pytest_prunerob.plans import Plan, Stage, ThreatModel
@@ -58,6 +58,8 @@ def sweep(case: Case) -> Audit:
         plan = replace(case.plan.of((again(case.plan.stages[number], case.plan),)), threat=threat)
         result = case.engine.run("decide", case.module, plan, 0, case.x, case.y, case.classes, case.clean)
         broken |= set(result.broken)
+        if result.errors:
+            found += Audit((met_errors("eps-sweep", "", result.errors),))
         found += Audit((), ((number, result),) if result.broken else (), result.cost)
     failed = case.of_all(len(broken)) > RISE_WITH_EPS * case.n
     message = f"with a quarter and half of ε it broke {len(broken)} of {len(case.x)} survivors of the whole ε"

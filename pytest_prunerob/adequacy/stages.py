@@ -161,6 +161,8 @@ def second_loss(case: Case) -> Audit:
     if case.classes < 3:
         return Audit((Check("second-loss", "not applicable", "the DLR loss needs three classes"),))
     result = case.engine.run("decide", case.module, case.plan.of((stage,)), 0, case.x, case.y, case.classes, case.clean)
+    if result.errors:
+        return Audit((met_errors("second-loss", "", result.errors),), cost=result.cost)
     check = _new_breaks(case, "", len(result.broken), doubled=False)
     message = f"APGD on the margin broke {len(result.broken)} of {len(case.x)} checked survivors"
     return Audit((replace(check, indicator="second-loss", message=message),), cost=result.cost)
@@ -186,7 +188,7 @@ def audit_stage(case: Case, number: int) -> Audit:
     seen = trace(watch, len(case.x), clean)
     left = torch.ones(len(case.x), dtype=torch.bool)
     left[list(result.broken)] = False
-    checks = [_errors(stage.attack, result.errors)] if result.errors else []
+    checks = [met_errors("rerun", stage.attack, result.errors)] if result.errors else []
     if int(left.sum()):
         checks += _loss_checks(stage.attack, seen, left)
         if attack.convergence == "trace":
@@ -241,9 +243,10 @@ def on_sphere(x: Tensor, norm: str, radius: float, generator: torch.Generator) -
     return radius * draw / length.view(-1, *[1] * (x.ndim - 1))
 
 
-def _errors(stage: str, errors: Mapping[int, str]) -> Check:
+def met_errors(indicator: str, stage: str, errors: Mapping[int, str]) -> Check:
+    """The failed check of an attack that met ``errors``: what it did not break there says nothing."""
     reason = next(iter(errors.values()))
-    return Check("rerun", "failed", f"{len(errors)} survivors met an error when it ran again: {reason}", stage)
+    return Check(indicator, "failed", f"{len(errors)} survivors met an error when it was tried: {reason}", stage)
 
 
 def _loss_checks(stage: str, seen: Trace, left: Tensor) -> list[Check]:

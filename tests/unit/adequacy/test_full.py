@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pytest_prunerob.adequacy import Audit, Case, audit_distances, audit_fully, audit_steps
 from pytest_prunerob.adequacy.full import silent, sweep, unbounded
 from pytest_prunerob.adequacy.readout import audit_readout
+from pytest_prunerob.adequacy.stages import second_loss
 from pytest_prunerob.attacks import ATTACKS, Settings
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.oracle import Oracle
@@ -163,3 +164,16 @@ def test_distances_that_a_second_method_undercuts() -> None:
     assert failed(audit_distances(distances, one_in_eight)) == set()
     missing = [float("inf")] * 3 + found[3:]
     assert "second-method" in failed(audit_distances(distances, missing))
+
+
+def test_an_exception_is_no_sign_of_a_working_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(oracle: Oracle, settings: Settings) -> None:
+        raise RuntimeError("out of order")
+
+    base = case(network(), autoattack(["apgd-ce"], norm="linf", eps="0.01"))
+    monkeypatch.setitem(ATTACKS, "apgd-dlr", replace(ATTACKS["apgd-dlr"], drive=broken))
+    assert "met an error when it was tried: apgd-dlr failed: RuntimeError" in second_loss(base).problem
+    monkeypatch.setitem(ATTACKS, "apgd-ce", replace(ATTACKS["apgd-ce"], drive=broken))
+    assert failed(sweep(base)) == {"eps-sweep"}
+    monkeypatch.setitem(ATTACKS, "fab-min", replace(ATTACKS["fab-min"], drive=broken))
+    assert failed(audit_distances(case(network(), fmn(norm="linf", steps=5)), [1e-6] * K)) == {"second-method"}
