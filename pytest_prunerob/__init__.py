@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from pytest_prunerob.cells import Cell, cells
 from pytest_prunerob.claims import within
 from pytest_prunerob.flips import flips
-from pytest_prunerob.plans import autoattack, fgsm, fmn, pgd
+from pytest_prunerob.plans import autoattack, fgsm, fmn, pgd, worst_case
 from pytest_prunerob.reported import axis, table
+from pytest_prunerob.transfer import transfer
 
 if TYPE_CHECKING:
     from pytest_prunerob.checkpoints import load_reference, load_state
@@ -33,7 +34,9 @@ __all__ = [
     "load_state",
     "pgd",
     "table",
+    "transfer",
     "within",
+    "worst_case",
 ]
 _LAZY = {"Dataset": "datasets", "Model": "subjects", "load_reference": "checkpoints", "load_state": "checkpoints"}
 

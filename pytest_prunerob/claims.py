@@ -18,6 +18,10 @@ from pytest_prunerob.plans import Plan
 from pytest_prunerob.reported import Number
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_prunerob.curves import SecurityCurve
+    from pytest_prunerob.plans import Number as PlanNumber
     from pytest_prunerob.verdicts import Verdict
 
 _SUPPORTED_FORM = "quantities support + - and * with numbers, such as 'pruned.accuracy() - dense.accuracy() >= -0.02'"
@@ -64,6 +68,8 @@ class Measure:
         arguments = [value for _, value in self.options]
         if self.plan is not None:
             arguments.append(self.plan.text)
+        if self.metric == "transfer":
+            return f"transfer({', '.join([self.subjects[1].role, self.subjects[0].role, *arguments])})"
         if len(self.subjects) == 2:
             owner = f"flips({self.subjects[0].role}, {self.subjects[1].role})"
         else:
@@ -322,16 +328,22 @@ class Subject:
 
     def robust_accuracy(self, plan: Plan) -> Quantity:
         """Share of all samples that are classified correctly and survive every stage of ``plan``."""
-        return self._quantity("robust_accuracy", plan_of_kind(plan, "fixed", "robust_accuracy"))
+        return self._quantity("robust_accuracy", plan_of_kind(plan, ("fixed",), "robust_accuracy"))
 
     def accuracy_under(self, plan: Plan) -> Quantity:
         """Accuracy over all samples on the inputs that the attack returns; a clean error may become correct."""
-        return self._quantity("accuracy_under", plan_of_kind(plan, "fixed", "accuracy_under"))
+        return self._quantity("accuracy_under", plan_of_kind(plan, ("fixed", "minimum"), "accuracy_under"))
 
     def distance(self, plan: Plan) -> Distance:
         """Median smallest perturbation over the correctly classified samples, in the norm of ``plan``."""
-        measure = Measure("distance", (self,), plan_of_kind(plan, "minimum", "distance"))
+        measure = Measure("distance", (self,), plan_of_kind(plan, ("minimum",), "distance"))
         return Distance(self.evaluation, ((measure, Fraction(1)),))
+
+    def security_curve(self, plan: Plan, eps: Sequence[PlanNumber]) -> SecurityCurve:
+        """Robust accuracy at each of the rising ``eps``, all from one minimum-norm measurement under ``plan``."""
+        from pytest_prunerob.curves import security_curve
+
+        return security_curve(self, plan, eps)
 
     def sparsity(self, unit: str = "weights", scope: str = "prunable") -> Quantity:
         """Share of units that are exactly zero; ``unit`` "weights" or "filters", ``scope`` "prunable" or "all"."""
@@ -394,11 +406,13 @@ def _signed(sign: Fraction, text: str) -> str:
     return f"- {text}" if sign < 0 else f"+ {text}"
 
 
-def plan_of_kind(plan: Plan, kind: str, metric: str) -> Plan:
-    """``plan`` if it is of ``kind`` ("fixed" or "minimum"), as ``metric`` needs; raises ``ClaimError`` else."""
+_PLANS = {"fixed": "a plan with ε, such as autoattack(...)", "minimum": "a minimum-norm plan, such as fmn(...)"}
+
+
+def plan_of_kind(plan: Plan, kinds: tuple[str, ...], metric: str) -> Plan:
+    """``plan`` if it is of one of ``kinds`` ("fixed", "minimum"), as ``metric`` needs; raises ``ClaimError`` else."""
     if not isinstance(plan, Plan):
         raise ClaimError(f"{metric}(...) takes a plan such as autoattack(...) or fmn(...), received {plan!r}")
-    if plan.kind != kind:
-        needs = "a plan with ε, such as autoattack(...)" if kind == "fixed" else "a minimum-norm plan, such as fmn(...)"
-        raise ClaimError(f"{metric}({plan.text}) needs {needs}")
+    if plan.kind not in kinds:
+        raise ClaimError(f"{metric}({plan.text}) needs {' or '.join(_PLANS[kind] for kind in kinds)}")
     return plan

@@ -6,6 +6,7 @@ A file names no code and no path outside the project, and whatever is wrong with
 
 from __future__ import annotations
 
+import inspect
 import keyword
 import math
 import re
@@ -29,26 +30,25 @@ CELLS = 10_000  # of one file (ours): a grid is multiplied out before anything c
 DOTS = 100  # in one line (ours): tomllib takes quadratic time for a key of many parts
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 
+_AUTOATTACK = {"norm": "text", "eps": "number", "micro_batch": "[whole number]"}
+_KINDS = {"Number": "number", "int": "whole number", "bool": "boolean", "str": "text", "str | None": "text"}
+
+
+def _parameters(constructor: Callable[..., Plan]) -> dict[str, str]:
+    """The parameters of an attack by their kind, read from its constructor; those in brackets may be left out."""
+    found = {}
+    for name, parameter in inspect.signature(constructor).parameters.items():
+        kind = _KINDS[str(parameter.annotation)]
+        found[name] = kind if parameter.default is parameter.empty else f"[{kind}]"
+    return found
+
+
 # The parameters of each attack by their kind; those without a bracket are required.
 ATTACKS: Mapping[str, Mapping[str, str]] = {
-    "autoattack": {
-        "version": "[text]",
-        "stages": "[texts]",
-        "norm": "text",
-        "eps": "number",
-        "micro_batch": "[whole number]",
-    },
-    "pgd": {
-        "norm": "text",
-        "eps": "number",
-        "steps": "whole number",
-        "step_size": "number",
-        "restarts": "[whole number]",
-        "random_start": "[boolean]",
-        "micro_batch": "[whole number]",
-    },
-    "fgsm": {"norm": "text", "eps": "number", "random_start": "[boolean]", "micro_batch": "[whole number]"},
-    "fmn": {"norm": "[text]", "steps": "[whole number]", "micro_batch": "[whole number]"},
+    name: {"version": "[text]", "stages": "[texts]", **_AUTOATTACK}
+    if name == "autoattack"
+    else _parameters(constructor)
+    for name, constructor in plans.PLANS.items()
 }
 _CLAIM = {"name": "text", "claim": "text", "cells": "[table]"}
 _CELLS = {
@@ -171,7 +171,7 @@ class _Reader:
         if "version" in arguments:
             arguments["stages"] = arguments.pop("version")
         try:
-            plan: Plan = getattr(plans, attack)(**arguments)
+            plan = plans.PLANS[attack](**arguments)
         except InputError as error:
             named = [key for key in given if str(error).startswith((f"{key}=", f"unknown {key} "))]
             raise self._error((*at, *named[:1]), str(error)) from None

@@ -5,13 +5,14 @@ The attack libraries run as they are, isolated: whatever global state they touch
 
 from __future__ import annotations
 
+import hashlib
 import random
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -19,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pytest_prunerob.attacks import ATTACKS, Attack, Settings, drive
-from pytest_prunerob.errors import PlanError
+from pytest_prunerob.attacks import ATTACKS, Attack, Pool, Settings, drive
 from pytest_prunerob.ledger import Cost, Kind
 from pytest_prunerob.oracle import OVERSHOOT, Meter, Network, Oracle, Watch, distances, projected
 from pytest_prunerob.plans import Plan
@@ -29,7 +29,10 @@ from pytest_prunerob.threads import suited_to
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of one stage on a batch; keys are places in the batch. ``witness``: (number broken, C, H, W) or None."""
+    """Outcome of one stage on a batch; keys are places in the batch.
+
+    ``witness``: (number broken, C, H, W) or None; in kind "crafted" the input of every place in ``values``.
+    """
 
     cost: Cost
     broken: dict[int, float] = field(default_factory=dict)
@@ -65,23 +68,30 @@ class Engine:
         classes: int,
         clean: Tensor | None = None,
         watch: Watch | None = None,
+        pool: Pool | None = None,
     ) -> Result:
         """Run stage number ``stage`` of ``plan`` on ``x`` (N, C, H, W) in [0, 1] with labels ``y`` (N,).
 
-        ``clean`` are the clean logits (N, K) where they are known; ``watch`` is told of every forward of the attack.
+        ``clean`` are the clean logits (N, K) where they are known; ``watch`` is told of every forward of the attack;
+        ``pool`` are samples for attacks that start from some.
 
         An exception inside the attack makes every sample without a witness an error; memory that does not suffice for
         a single sample is no outcome and is raised.
         """
-        attack = ATTACKS[plan.stages[stage].attack]
-        if plan.threat.norm not in attack.norms:
-            raise PlanError(f"{attack.name} has no norm {plan.threat.norm!r}: allowed are {', '.join(attack.norms)}")
-        eps = None if plan.threat.eps is None else float(plan.threat.radius)
-        settings = Settings(plan.stages[stage], plan.threat.norm, eps, self.seed, classes)
+        attack, threat = ATTACKS[plan.stages[stage].attack], plan.threat
+        attack.require(threat.norm, target=threat.target)
+        eps = None if threat.eps is None else float(threat.radius)
+        if pool is not None:
+            pool = Pool(pool.x.to(self.device), pool.predicted.to(self.device))
+        settings = Settings(plan.stages[stage], threat.norm, eps, self.seed, classes, pool=pool)
         meter, start = Meter(), time.perf_counter()
         x, y = x.to(self.device), y.to(self.device)
-        verified = partial(self._verified, clean=None if clean is None else clean.to(self.device), watch=watch)
-        body = self._returned if kind == "returned" else verified
+        bodies: dict[str, Callable[..., Result]] = {
+            "returned": partial(self._returned, target=threat.target),
+            "crafted": partial(self._crafted, target=threat.target),
+            "estimate": self._estimated,
+        }
+        body = bodies.get(kind, partial(self._verified, clean=clean, watch=watch, target=threat.target))
         while True:
             network = Network(module, chunk=self.chunk, meter=meter)
             try:
@@ -127,16 +137,18 @@ class Engine:
         *,
         clean: Tensor | None,
         watch: Watch | None,
+        target: str,
     ) -> Result:
         """Kinds "decide" and "minimise": the oracle judges every proposal."""
         mode: Literal["decide", "minimise"] = "decide" if settings.eps is not None else "minimise"
-        if clean is None:
-            with torch.no_grad():
-                clean = network(x)
+        with torch.no_grad():
+            clean = network(x) if clean is None else clean.to(self.device)
         predicted = clean.argmax(1)
         # A clean error is measured away from the predicted class and gets a negative sign (Piras et al., Fig. 2).
         label = y if mode == "decide" else predicted
-        oracle = Oracle(network, x, label, clean=clean, norm=settings.norm, eps=settings.eps, mode=mode, watch=watch)
+        settings = replace(settings, target=targets(target, x, label, clean))
+        oracle = Oracle(network, x, label, clean=clean, norm=settings.norm, eps=settings.eps, mode=mode, watch=watch,
+                        target=settings.target)  # fmt: skip
         oracle.exclude((~clean.isfinite().all(1)).nonzero().flatten(), "the output is not finite on the clean input")
         try:
             drive(attack, oracle, settings)
@@ -153,26 +165,82 @@ class Engine:
         values = {p: sign[p] * broken.get(p, float("inf")) for p in range(len(x)) if p not in errors}
         return Result(Cost(), broken, errors, values, witness)
 
-    def _returned(self, attack: Attack, network: Network, x: Tensor, y: Tensor, settings: Settings) -> Result:
+    def _returned(
+        self, attack: Attack, network: Network, x: Tensor, y: Tensor, settings: Settings, *, target: str
+    ) -> Result:
         """Kind "returned": the accuracy on what the library returns; the oracle is off."""
-        assert settings.eps is not None
+        z, errors = self._proposed(attack, network, x, y, settings, target)
+        return self._judged(network, x, z, y, settings.norm, errors)
+
+    def _crafted(
+        self, attack: Attack, network: Network, x: Tensor, y: Tensor, settings: Settings, *, target: str
+    ) -> Result:
+        """Kind "crafted": what the library returns for each sample, and how far that is from it; nothing is judged."""
+        z, errors = self._proposed(attack, network, x, y, settings, target)
+        length = distances(x, z, settings.norm)
+        values = {place: float(length[place]) for place in range(len(x)) if place not in errors}
+        return Result(Cost(), errors=errors, values=values, witness=z[list(values)].cpu().numpy() if values else None)
+
+    def judge(self, module: nn.Module, x: Tensor, z: Tensor, y: Tensor, norm: str) -> Result:
+        """Which of the inputs ``z``, made from ``x`` on another model, ``module`` gets wrong (kind "transferred")."""
+        meter, start = Meter(), time.perf_counter()
+        x, z, y = x.to(self.device), z.to(self.device), y.to(self.device)
+        with self._isolated(module, x) as choose_threads:
+            network = Network(module, chunk=self.chunk, meter=meter, prepare=choose_threads)
+            result = self._judged(network, x, z, y, norm, {})
+        return replace(result, cost=Cost(meter.forward, meter.backward, time.perf_counter() - start))
+
+    def _judged(
+        self, network: Network, x: Tensor, z: Tensor, y: Tensor, norm: str, errors: Mapping[int, str]
+    ) -> Result:
+        with torch.no_grad():
+            logits = network(z)
+        silent = (~logits.isfinite().all(1)).nonzero().flatten().tolist()
+        errors = {**dict.fromkeys(silent, "the output is not finite"), **errors}
+        wrong = (logits.argmax(1) != y).nonzero().flatten().tolist()
+        length = distances(x, z, norm)
+        return Result(Cost(), {p: float(length[p]) for p in wrong if p not in errors}, errors)
+
+    def _proposed(
+        self, attack: Attack, network: Network, x: Tensor, y: Tensor, settings: Settings, target: str
+    ) -> tuple[Tensor, dict[int, str]]:
+        """What the library returns, inside ball and box, and why that does not count for some samples."""
+        predicted = dict(settings.stage.params).get("labels") == "predicted"
         try:
+            if predicted or target:
+                with torch.no_grad():
+                    clean = network(x)
+                y = clean.argmax(1) if predicted else y
+                settings = replace(settings, target=targets(target, x, y, clean))
             z = attack.perturb(network, x, y, settings).detach()
-            far = distances(x, z, settings.norm) > settings.eps * OVERSHOOT
-            z = projected(x, z, settings.norm, settings.eps)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            return x, dict.fromkeys(range(len(x)), f"{attack.name} failed: {type(error).__name__}: {error}")
+        errors = {}
+        if not bool(z.isfinite().all()):
+            broken = (~z.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+            errors.update(dict.fromkeys(broken, "the attack returned an input that is not finite"))
+        if settings.eps is not None:
+            far = (distances(x, z, settings.norm) > settings.eps * OVERSHOOT).nonzero().flatten().tolist()
+            errors.update(dict.fromkeys(far, "the attack left the threat model"))
+        return projected(x, z, settings.norm, settings.eps), errors
+
+    def _estimated(self, attack: Attack, network: Network, x: Tensor, y: Tensor, settings: Settings) -> Result:
+        """Kind "estimate": a score for each sample, with a negative sign for clean errors as distances have."""
+        try:
             with torch.no_grad():
-                logits = network(z)
+                predicted = network(x).argmax(1)
+            scores = attack.perturb(network, x, predicted, settings).double()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             reason = f"{attack.name} failed: {type(error).__name__}: {error}"
             return Result(Cost(), errors=dict.fromkeys(range(len(x)), reason))
-        errors = {}
-        for bad, reason in ((far, "the attack left the threat model"), (~logits.isfinite().all(1), "not finite")):
-            errors.update(dict.fromkeys(bad.nonzero().flatten().tolist(), reason))
-        wrong = (logits.argmax(1) != y).nonzero().flatten().tolist()
-        length = distances(x, z, settings.norm)
-        return Result(Cost(), {p: float(length[p]) for p in wrong if p not in errors}, errors)
+        missing = scores.isnan().nonzero().flatten().tolist()
+        signed = torch.where(predicted == y, scores, -scores).tolist()
+        values = {place: signed[place] for place in range(len(x)) if place not in missing}
+        return Result(Cost(), errors=dict.fromkeys(missing, f"{attack.name} gave no number"), values=values)
 
     @contextmanager
     def _isolated(self, module: nn.Module, x: Tensor) -> Iterator[Callable[[int], None]]:
@@ -186,6 +254,24 @@ class Engine:
             stack.enter_context(_without_parameter_gradients(module))
             stack.enter_context(torch.enable_grad())
             yield stack.enter_context(suited_to(module, x))
+
+
+def targets(rule: str, x: Tensor, y: Tensor, clean: Tensor) -> Tensor | None:
+    """The target classes (N,) that ``rule`` gives the samples ``x`` with labels ``y``; ``None`` for the empty rule.
+
+    ``clean``: (N, K) clean logits. "random" draws one of the other classes by the bytes of the sample alone, so that no
+    batch and no seed changes it.
+    """
+    if not rule:
+        return None
+    classes = clean.shape[1]
+    if rule == "least-likely":
+        return clean.argmin(1)
+    if rule == "next":
+        return (y + 1) % classes
+    digests = (hashlib.sha256(sample.tobytes()).digest() for sample in x.cpu().numpy())
+    steps = [1 + int.from_bytes(digest[:8], "big") % (classes - 1) for digest in digests]
+    return (y + torch.tensor(steps, device=y.device)) % classes
 
 
 def _determinism() -> tuple[bool, bool]:

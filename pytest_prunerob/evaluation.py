@@ -18,13 +18,30 @@ from pytest_prunerob.claims import Claim, Measure, Quantity, Subject
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.errors import BudgetSpentError, ClaimError, PrunerobError
 from pytest_prunerob.known import Known, settled
-from pytest_prunerob.ledger import Cost
+from pytest_prunerob.ledger import Cost, Kind
 from pytest_prunerob.measurement import Bench, Measurement, Prepared
 from pytest_prunerob.reported import Number
 from pytest_prunerob.scheduling import next_in_order, next_unit
 from pytest_prunerob.verdicts import LEANING, Verdict, judge, leaning, may_stop, stopped
 
+# What each metric that rests on an attack measures; the others measure smallest distances.
+_KINDS: Mapping[str, Kind] = {
+    "robust_accuracy": "decide",
+    "accuracy_under": "returned",
+    "transfer": "transferred",
+    "corruption_accuracy": "returned",
+    "clever": "estimate",
+}
 FLIP_GROUPS = {"auc_s10": ("S10", "S11"), "auc_s01": ("S01", "S00"), "p_s10": ("S10", "S11"), "p_s01": ("S01", "S00")}
+
+
+# Plain facts about what an attack, a corruption or another model's attack returned: they need no adequacy.
+PLAIN = ("accuracy_under", "transfer", "corruption_accuracy")
+
+
+def kind_of(metric: str) -> Kind:
+    """The kind of measurement that ``metric`` rests on."""
+    return _KINDS.get(metric, "minimise")
 
 
 @dataclass(repr=False)  # tracebacks show subjects, which hold one: its tensors and ledgers would fill the screen
@@ -282,9 +299,9 @@ class TestEvaluation:
         found = self._measurement(measure)
         assert found is not None
         attack = measure.plan.attack_set
-        if measure.metric in ("robust_accuracy", "accuracy_under"):
+        if measure.metric in ("robust_accuracy", *PLAIN):
             missing = tuple(first.data.ids[p] for p in sorted({*found.ledger.errors, *self._unknown(measure)}))
-            if measure.metric == "accuracy_under":  # a plain fact about this attack, which needs no adequacy
+            if measure.metric in PLAIN:
                 return replace(metrics.surviving(found.ledger, attack), missing=missing)
             unknown = first.predictions().count(None)
             return replace(metrics.surviving(found.ledger, attack, distrust, unknown), missing=missing)
@@ -297,6 +314,11 @@ class TestEvaluation:
         if measure.metric == "distance":
             quantile = Fraction(dict(measure.options).get("quantile", "1/2"))
             return metrics.distance_quantile(found.ledger, first.correct(), quantile, attack, distrust)
+        if measure.metric == "security_curve":
+            eps = Fraction(dict(measure.options)["eps"])
+            return metrics.surviving_at(found.ledger, first.correct(), unknown, eps, attack, distrust)
+        if measure.metric == "clever":
+            return metrics.mean_score(found.ledger, first.correct(), dict(measure.options), attack)
         if measure.metric == "failed":
             return metrics.distance_failed(found.ledger, first.correct(), attack, distrust)
         return metrics.separation(
@@ -313,10 +335,10 @@ class TestEvaluation:
         """The measurement that ``measure`` rests on, if it is one that runs in units."""
         if measure.plan is None:
             return None
-        kind = {"robust_accuracy": "decide", "accuracy_under": "returned"}.get(measure.metric, "minimise")
         prepared = self._of(measure.subjects[0])
         prepared.predictions()  # the report tells the clean errors, when the model may be another one
-        found = prepared.measurement(kind, measure.plan)  # type: ignore[arg-type]
+        source = self._of(measure.subjects[1]) if measure.metric == "transfer" else None
+        found = prepared.measurement(kind_of(measure.metric), measure.plan, source)
         self.measured[found.ledger.key] = found
         return found
 
@@ -379,6 +401,11 @@ class TestEvaluation:
             members = set(first.correct())
         elif measure.metric == "share":
             members = set(self._populations(measure)[dict(measure.options)["population"]])
+        elif measure.metric == "security_curve":
+            found = self._measurement(measure)
+            assert found is not None
+            eps = float(Fraction(dict(measure.options)["eps"]))
+            members = {position for position, value in found.ledger.values.items() if value > eps}
         else:
             found = self._measurement(measure)
             assert found is not None

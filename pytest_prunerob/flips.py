@@ -34,19 +34,19 @@ class Flips:
 
     def auc_s10(self, by: Plan) -> Quantity:
         """Probability that a sample of S10 is closer to the dense model's boundary than one of S11 (their Table 2)."""
-        return self._quantity("auc_s10", plan_of_kind(by, "minimum", "auc_s10"))
+        return self._quantity("auc_s10", plan_of_kind(by, ("minimum",), "auc_s10"))
 
     def auc_s01(self, by: Plan) -> Quantity:
         """The same for S01 against S00, on absolute distances from the predicted class (their Table 2)."""
-        return self._quantity("auc_s01", plan_of_kind(by, "minimum", "auc_s01"))
+        return self._quantity("auc_s01", plan_of_kind(by, ("minimum",), "auc_s01"))
 
     def p_s10(self, by: Plan) -> Quantity:
         """Two-sided Mann-Whitney p-value of the distances of S10 and S11."""
-        return self._quantity("p_s10", plan_of_kind(by, "minimum", "p_s10"))
+        return self._quantity("p_s10", plan_of_kind(by, ("minimum",), "p_s10"))
 
     def p_s01(self, by: Plan) -> Quantity:
         """Two-sided Mann-Whitney p-value of the absolute distances of S01 and S00."""
-        return self._quantity("p_s01", plan_of_kind(by, "minimum", "p_s01"))
+        return self._quantity("p_s01", plan_of_kind(by, ("minimum",), "p_s01"))
 
     def _population(self, name: str) -> str:
         if name not in POPULATIONS:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pytest_prunerob.errors import StoreError
 
-Kind = Literal["clean", "decide", "returned", "minimise"]
-KINDS: tuple[Kind, ...] = ("clean", "decide", "returned", "minimise")
+Kind = Literal["clean", "decide", "returned", "minimise", "crafted", "transferred", "estimate"]
+KINDS: tuple[Kind, ...] = ("clean", "decide", "returned", "minimise", "crafted", "transferred", "estimate")
 LARGEST = 2**24  # no index or number of samples is larger (ours: ten times ImageNet's), lest a forged one fill memory
 SHA256 = re.compile("[0-9a-f]{64}")
 WITNESS_FILE = re.compile(f"wit-{SHA256.pattern}[.]npy")
@@ -57,10 +57,11 @@ class WitnessSet:
 class Segment:
     """What stage number ``stage`` did to micro-batch number ``micro_batch``; samples are positions in the slice.
 
-    ``attacked`` are the samples given to the stage, ``broken`` those with a witness (and its distance; in kind
-    "returned" those misclassified on the returned input), ``errors`` those whose output was not finite or whose attack
-    failed, ``values`` the predicted label (kind "clean") or signed distance (kind "minimise") of each sample,
-    ``witnesses`` the inputs that show the breaks (kinds "decide" and "minimise"): one set, or several after a union.
+    ``attacked`` are the samples given to the stage, ``broken`` those with a witness (and its distance; in the kinds
+    "returned" and "transferred" those misclassified on the returned input), ``errors`` those whose output was not
+    finite or whose attack failed, ``values`` the predicted label (kind "clean"), signed distance (kind "minimise"),
+    signed score (kind "estimate") or distance (kind "crafted") of each sample, ``witnesses`` the inputs that show the
+    breaks (kinds "decide" and "minimise") or were made (kind "crafted"): one set, or several after a union.
     """
 
     key: str
@@ -190,6 +191,8 @@ class Ledger:
         claimed = set(segment.broken) if self.kind == "decide" else set()
         if self.kind == "minimise":
             claimed = {position for position, value in segment.values.items() if isfinite(value)}
+        if self.kind == "crafted":
+            claimed = set(segment.values)
         if self.kind == "clean" and not all(isfinite(value) for value in segment.values.values()):
             return "an infinite value is no label"
         if claimed - shown:
@@ -242,8 +245,12 @@ class Ledger:
 
     @property
     def values(self) -> dict[int, float]:
-        """All per-sample values."""
-        return {p: value for segment in self.segments.values() for p, value in segment.values.items()}
+        """All per-sample values; of several stages' distances the smallest."""
+        found: dict[int, float] = {}
+        for segment in self.segments.values():
+            for position, value in segment.values.items():
+                found[position] = min(found.get(position, value), value, key=abs)
+        return found
 
     def stage_cost(self, stage: int) -> Cost:
         """What ``stage`` has cost over all micro-batches."""

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from pytest_prunerob import adequacy, attacks, engine, oracle
 from pytest_prunerob.adequacy import PROBES, Audit, Check, Finding, audit, off_declared, outcomes
-from pytest_prunerob.attacks import ATTACKS
+from pytest_prunerob.attacks import ATTACKS, Pool
 from pytest_prunerob.budget import Budget
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.engine import Engine
-from pytest_prunerob.errors import ModelError, PlanError
+from pytest_prunerob.errors import ModelError, StoreError
 from pytest_prunerob.fingerprint import digest, sources, weights_digest
 from pytest_prunerob.ledger import Cost, Kind, Ledger, Segment, WitnessSet
 from pytest_prunerob.plans import MICRO_BATCH, Plan, resolve
@@ -177,22 +177,26 @@ class Prepared:
             "precision": precision(),
         }
 
-    def measurement(self, kind: Kind, plan: Plan | None = None) -> Measurement:
-        """The measurement of ``kind`` under ``plan``, as far as it is in the store."""
+    def measurement(self, kind: Kind, plan: Plan | None = None, source: Prepared | None = None) -> Measurement:
+        """The measurement of ``kind`` under ``plan``, as far as it is in the store.
+
+        In kind "transferred" the inputs are crafted on ``source``.
+        """
         if plan is not None:
             plan = resolve(plan, self.data.classes)
             for stage in plan.stages:
-                if plan.threat.norm not in ATTACKS[stage.attack].norms:
-                    raise PlanError(f"{stage.attack} has no norm {plan.threat.norm!r}")
-        key = self.key(kind, plan)
+                ATTACKS[stage.attack].require(plan.threat.norm, target=plan.threat.target)
+        crafted = None if source is None else source.measurement("crafted", plan)
+        key = self.key(kind, plan) if crafted is None else self.key(kind, plan, crafted=crafted.ledger.key)
         known = self._measurements
         if key not in known:
             start: frozenset[int] = frozenset(range(len(self.data)))
             if kind == "decide":
                 start = frozenset(self.correct())
             stages = tuple(stage.attack for stage in plan.stages) if plan else ("clean",)
-            size = plan.micro_batch if plan else MICRO_BATCH
-            known[key] = Measurement(self, kind, plan, Ledger(key, kind, len(self.data), size, stages, start))
+            size = plan.size(len(self.data)) if plan else MICRO_BATCH
+            ledger = Ledger(key, kind, len(self.data), size, stages, start)
+            known[key] = Measurement(self, kind, plan, ledger, crafted=crafted)
             known[key].open()
         return known[key]
 
@@ -202,6 +206,11 @@ class Prepared:
         measurement.finish()
         values = measurement.ledger.values
         return [int(values[p]) if p in values else None for p in range(len(self.data))]
+
+    def pool(self) -> Pool:
+        """All samples whose output is finite, with the labels the model predicts, for attacks that start from some."""
+        predicted = {p: label for p, label in enumerate(self.predictions()) if label is not None}
+        return Pool(self.data.x[list(predicted)], torch.tensor(list(predicted.values()), dtype=torch.int64))
 
     def correct(self) -> list[int]:
         """The positions that are classified correctly on the clean input."""
@@ -214,7 +223,8 @@ class Measurement:
     """One measurement of a subject: a ledger with its place in the store.
 
     ``cost`` is what this run spent on it; the ledger's segments carry what they cost whenever they were made.
-    ``checks`` are the outcomes of its last audit, ``audits`` all of them by key (see ``auditing``).
+    ``checks`` are the outcomes of its last audit, ``audits`` all of them by key (see ``auditing``). ``crafted`` is the
+    measurement that made the inputs which are tried here (kind "transferred").
     """
 
     prepared: Prepared
@@ -224,6 +234,7 @@ class Measurement:
     cost: Cost = Cost()
     checks: tuple[Check, ...] = ()
     audits: dict[str, Audit] = field(default_factory=dict)
+    crafted: Measurement | None = None
     _seen: set[str] = field(default_factory=set)
 
     def open(self) -> None:
@@ -255,6 +266,8 @@ class Measurement:
         if bench.store.mode == "ro":
             bench.budget.require(self.text)
             raise bench.store.missing(f"{self.text}")
+        if self.crafted is not None:
+            self.crafted.run(stage, micro_batch)
         with bench.store.lock(key, f"{stage}-{micro_batch}"):
             self.join()
             if self.ledger.todo(micro_batch) != stage:
@@ -280,6 +293,8 @@ class Measurement:
     def text(self) -> str:
         """What is measured, in words."""
         what = self.plan.text if self.plan else "clean accuracy"
+        if self.crafted is not None:
+            what = f"{what}, crafted on the {self.crafted.prepared.loaded.role} model"
         return f"{self.prepared.loaded.role} model, {what}"
 
     def _measured(self, stage: int, micro_batch: int) -> Segment:
@@ -296,14 +311,19 @@ class Measurement:
             values = {p: float(labels[i]) for i, p in enumerate(positions) if finite[i]}
             errors = {p: "the output is not finite" for i, p in enumerate(positions) if not finite[i]}
             return Segment(key, stage, micro_batch, positions, {}, errors, values, cost)
+        if self.crafted is not None:
+            return self._transferred(stage, micro_batch, positions)
         clean = prepared.clean_logits(positions)
-        result = engine.run(self.kind, module, self.plan, stage, x, y, data.classes, clean)
+        pool = prepared.pool() if ATTACKS[self.plan.stages[stage].attack].starts else None
+        result = engine.run(self.kind, module, self.plan, stage, x, y, data.classes, clean, pool=pool)
         self.spend(result.cost)
         witnesses: tuple[WitnessSet, ...] = ()
         if result.witness is not None:
-            places = sorted(result.broken)
-            found, lengths = [positions[i] for i in places], [result.broken[i] for i in places]
-            witnesses = (prepared.bench.store.add_witnesses(key, found, lengths, result.witness),)
+            lengths = result.values if self.kind == "crafted" else result.broken
+            places = sorted(lengths)
+            found, far = [positions[i] for i in places], [lengths[i] for i in places]
+            kept = prepared.bench.store.add_witnesses(key, found, far, result.witness, always=self.kind == "crafted")
+            witnesses = (kept,)
         return Segment(
             key,
             stage,
@@ -315,6 +335,41 @@ class Measurement:
             result.cost,
             witnesses,
         )
+
+    def _transferred(self, stage: int, micro_batch: int, positions: Sequence[int]) -> Segment:
+        """What the inputs that were crafted on another model do to this one."""
+        prepared, crafted, plan = self.prepared, self.crafted, self.plan
+        assert crafted is not None
+        assert plan is not None
+        made = crafted.inputs(stage, micro_batch)
+        usable = [position for position in positions if position in made]
+        failed = crafted.ledger.segments[stage, micro_batch].errors
+        errors = {p: failed.get(p, "no input was crafted") for p in positions if p not in made}
+        if not usable:
+            return Segment(self.ledger.key, stage, micro_batch, tuple(positions), {}, errors)
+        z = torch.stack([made[position] for position in usable])
+        data, module = prepared.data, prepared.loaded.module
+        result = prepared.bench.engine.judge(module, data.x[usable], z, data.y[usable], plan.threat.norm)
+        self.spend(result.cost)
+        broken = {usable[i]: length for i, length in result.broken.items()}
+        errors |= {usable[i]: reason for i, reason in result.errors.items()}
+        return Segment(self.ledger.key, stage, micro_batch, tuple(positions), broken, errors, cost=result.cost)
+
+    def inputs(self, stage: int, micro_batch: int) -> dict[int, Tensor]:
+        """The crafted inputs (C, H, W) of a unit by position (kind "crafted").
+
+        Raises:
+            StoreError: where the store has lost one of them.
+        """
+        store, segment = self.prepared.bench.store, self.ledger.segments[stage, micro_batch]
+        found: dict[int, Tensor] = {}
+        for kept in segment.witnesses:
+            rows = store.rows(self.ledger.key, kept)
+            if rows is not None:
+                found.update(zip(kept.positions, torch.from_numpy(rows.copy()), strict=True))
+        if lost := set(segment.values) - found.keys():
+            raise StoreError(f"{self.text}: the store has lost the input crafted for sample {min(lost)}; run again")
+        return found
 
     def spend(self, cost: Cost) -> None:
         """Count work done for this measurement."""

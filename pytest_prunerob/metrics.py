@@ -83,6 +83,44 @@ def distance_failed(ledger: Ledger, correct: Sequence[int], attack: str, distrus
     return replace(known, low=Fraction(0), distrust=distrust) if distrust else known
 
 
+def surviving_at(
+    ledger: Ledger, correct: Sequence[int], unknown: int, eps: Fraction, attack: str, distrust: str = ""
+) -> Known:
+    """Share of all samples that are correct and farther from the boundary than ``eps`` (a security curve's point).
+
+    A distance is that of a witness, so what is nearer is broken however poor the search was.
+    """
+    values = {p: ledger.values[p] for p in correct if p in ledger.values}
+    survived = sum(value > float(eps) for value in values.values())
+    missing = len(correct) - len(values) + unknown
+    problem = _distance_problem(ledger, correct, list(values.values())) or distrust
+    n = ledger.n
+    return Known(
+        Fraction(0) if problem else Fraction(survived, n),
+        Fraction(survived + missing, n),
+        n,
+        ledger.complete,
+        problem,
+        attack=attack,
+        measurement=ledger.key,
+        share=True,
+        value=None if missing else Fraction(survived, n),
+    )
+
+
+def mean_score(ledger: Ledger, correct: Sequence[int], options: Mapping[str, str], attack: str) -> Known:
+    """The mean score of the ``correct`` samples, or with the option "quantile" a quantile of them."""
+    values = [ledger.values[p] for p in correct if p in ledger.values]
+    if len(values) < len(correct) or not values:
+        missing = _missing(ledger, len(values), len(correct)) if correct else "no sample is classified correctly"
+        return _open(inf, ledger, attack, missing)
+    if "quantile" in options:
+        number: Fraction | float = lower_quantile(values, Fraction(options["quantile"]))
+    else:
+        number = inf if inf in values else sum(map(Fraction, values), Fraction(0)) / len(values)
+    return _known(number, inf, len(values), ledger, attack, "")
+
+
 def unknown_distance(ledger: Ledger, attack: str, problem: str) -> Known:
     """Distances of a group that is not known."""
     return _open(inf, ledger, attack, problem)

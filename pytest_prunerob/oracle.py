@@ -121,7 +121,8 @@ class Oracle:
 
     ``x``: (N, C, H, W) in [0, 1]; ``y``: (N,) labels the adversary moves away from; ``clean``: (N, K) clean logits;
     ``eps``: radius (``None`` in mode minimise). After the attack ``broken``, ``witness``, ``distance`` and ``errors``
-    hold the outcome per sample. ``watch`` is told of every forward of the attack.
+    hold the outcome per sample. ``watch`` is told of every forward of the attack. With ``target`` (N,) a witness is an
+    input of that class, without it one of any other class than ``y``.
     """
 
     def __init__(
@@ -135,9 +136,11 @@ class Oracle:
         eps: float | None,
         mode: Literal["decide", "minimise"],
         watch: Watch | None = None,
+        target: Tensor | None = None,
     ) -> None:
         self.network = network
         self.watch = watch
+        self.target = target
         self.x, self.y, self.clean = x, y, clean
         self.norm, self.eps, self.mode = norm, eps, mode
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -246,7 +249,7 @@ class Oracle:
         finite = logits.isfinite().all(1)
         if not bool(finite.all()):
             self._note(z[~finite], rows[~finite])
-        wrong = (logits.argmax(1) != self.y[rows]) & finite
+        wrong = self._reached(logits, rows) & finite
         if not bool(wrong.any()):
             return wrong
         places = wrong.nonzero().squeeze(1)
@@ -283,7 +286,13 @@ class Oracle:
             logits = self.network(copy)
         again, inside = self._placed(copy, rows)
         finite = logits.isfinite().all(1)
-        return copy, again, (logits.argmax(1) != self.y[rows]) & finite & inside, finite
+        return copy, again, self._reached(logits, rows) & finite & inside, finite
+
+    def _reached(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Whether the adversary's goal is reached."""
+        if self.target is None:
+            return logits.argmax(1) != self.y[rows]
+        return (logits.argmax(1) == self.target[rows]) & (self.target[rows] != self.y[rows])
 
     def _note(self, z: Tensor, rows: Tensor) -> None:
         """Note inputs without a finite output; those outside the threat model are looked at where they project to."""
@@ -333,7 +342,7 @@ class Oracle:
 def distances(x: Tensor, z: Tensor, norm: str) -> Tensor:
     """Distances (N,) between ``x`` and ``z`` (N, C, H, W), in float64 so that no rounding hides an overshoot."""
     delta = (z.double() - x.double()).flatten(1)
-    if norm == "linf":
+    if norm in ("linf", "none"):  # corruptions have no norm: how far the farthest pixel moved
         return delta.abs().amax(1)
     if norm == "l2":
         return delta.square().sum(1).sqrt()
@@ -345,13 +354,18 @@ def distances(x: Tensor, z: Tensor, norm: str) -> Tensor:
 def projected(x: Tensor, z: Tensor, norm: str, eps: float | None) -> Tensor:
     """A copy of ``z`` inside the ball of radius ``eps`` around ``x`` and the box, in the precision of ``x``.
 
-    Computed in float64: for Linf the nearest point, for L1 and L2 the clipped perturbation shortened to ε; what
+    Computed in float64: for Linf the nearest point, for L1 and L2 the clipped perturbation shortened to ε, for L0 its
+    largest changes; without an ε only the box counts. What
     rounding to the precision of the input moves outwards is moved back by one unit in the last place.
     """
     base, target = x.double(), z.double().nan_to_num(0.0).clamp(0, 1)
     if eps is None:
         return target.to(x.dtype)
-    if norm == "linf":
+    if norm == "l0":
+        kept = (target - base).abs().flatten(1).argsort(dim=1, descending=True)[:, : int(eps)]
+        mask = torch.zeros_like(base.flatten(1)).scatter_(1, kept, 1.0).view_as(base)
+        goal = torch.where(mask > 0, target, base)
+    elif norm == "linf":
         goal = target.clamp((base - eps).clamp(min=0), (base + eps).clamp(max=1))
     else:
         length = distances(x, target, norm).view(-1, *[1] * (x.ndim - 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from pytest_prunerob.adequacy import how_many, how_many_distances
 from pytest_prunerob.adequacy.check import NEIGHBOURS
 from pytest_prunerob.adequacy.distances import SECOND
 from pytest_prunerob.adequacy.stages import again, second_opinion
-from pytest_prunerob.attacks import ATTACKS
+from pytest_prunerob.attacks import ATTACKS, Load
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.estimates import stage_bound
 from pytest_prunerob.fingerprint import digest
@@ -75,7 +75,7 @@ def measurement_left(
     key: str, title: str, data: Dataset, kind: Kind, plan: Plan | None, ledger: Ledger | None
 ) -> PlannedMeasurement:
     """What is left of the measurement of ``kind`` under ``plan`` on ``data``: all of it without a ``ledger``."""
-    size = plan.micro_batch if plan else MICRO_BATCH
+    size = plan.size(len(data)) if plan else MICRO_BATCH
     sizes = [min(size, len(data) - start) for start in range(0, len(data), size)]
     names = [stage.attack for stage in plan.stages] if plan else ["clean"]
     bounds: list[list[Cost]] = [[] for _ in names]
@@ -88,7 +88,7 @@ def measurement_left(
         if first is None:
             continue
         for number in range(first, len(names)):
-            bounds[number].append(_bound(plan, number, kind, attacked, data.classes))
+            bounds[number].append(_bound(plan, number, kind, load_of(data, attacked)))
         if plan is not None and kind == "decide":
             easiest += Cost(2 * attacked, attacked if ATTACKS[names[first]].gradient else 0)
         else:  # the others run to their end whatever breaks
@@ -103,18 +103,23 @@ def measurement_left(
     )
 
 
-def _bound(plan: Plan | None, number: int, kind: Kind, attacked: int, classes: int) -> Cost:
+def load_of(data: Dataset, samples: int) -> Load:
+    """``samples`` of ``data`` as a stage is given them."""
+    return Load(samples, data.classes, data.x[0].numel())
+
+
+def _bound(plan: Plan | None, number: int, kind: Kind, load: Load) -> Cost:
     if plan is None:
-        return Cost(attacked)
-    return stage_bound(plan.stages[number], plan.threat.norm, kind, attacked, classes)
+        return Cost(load.samples)
+    return stage_bound(plan.stages[number], plan.threat.norm, kind, load)
 
 
-def audit_bound(plan: Plan, kind: Kind, n: int, classes: int, *, twin: bool) -> Cost:
-    """The most that one audit of the attacks of ``plan`` costs, at the level "basic".
+def audit_bound(plan: Plan, kind: Kind, load: Load, *, twin: bool) -> Cost:
+    """The most that one audit of the attacks of ``plan`` on the samples of ``load`` costs, at the level "basic".
 
     With a float ``twin``, what is made on it is transferred to the subject.
     """
-    norm = plan.threat.norm
+    norm, n = plan.threat.norm, load.samples
     if kind == "minimise":
         many, extra = how_many_distances(plan, n), 1
         stages: list[Stage] = [*(again(stage, plan) for stage in plan.stages), SECOND]
@@ -124,6 +129,6 @@ def audit_bound(plan: Plan, kind: Kind, n: int, classes: int, *, twin: bool) -> 
         stages *= 2 if twin else 1
         other = second_opinion(plan)
         stages += [other] if other is not None else []
-    costs = (stage_bound(stage, norm, kind, many, classes) for stage in stages)
+    costs = (stage_bound(stage, norm, kind, replace(load, samples=many)) for stage in stages)
     gradients = many * len(stages)  # each stage's gradients at the samples themselves
     return sum(costs, Cost(many * extra + gradients, gradients))

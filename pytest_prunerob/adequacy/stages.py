@@ -138,6 +138,8 @@ def second_opinion(plan: Plan) -> Stage | None:
     if not attacks or any(attack.convergence == "trace" and attack.loss != "ce" for attack in attacks):
         return None
     threat = plan.threat
+    if threat.norm not in ATTACKS["apgd-dlr"].norms or threat.target:
+        return None
     return autoattack(["apgd-dlr"], norm=threat.norm, eps=str(threat.eps)).stages[0].changed(restarts=1)
 
 

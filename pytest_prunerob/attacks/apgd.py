@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from fractions import Fraction
+from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from pytest_prunerob.attacks.attack import Attack, Model, Settings, seed
+from pytest_prunerob.attacks.attack import Attack, Load, Model, Passes, Settings, seed
 from pytest_prunerob.oracle import Oracle
+from pytest_prunerob.plans import Stage
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 # Rows up to which several targets are attacked in one call: few rows cost the overhead of an iteration, not their own
@@ -134,6 +136,41 @@ def _restore(state: Tensor) -> None:
     torch.set_rng_state(state)
 
 
+def _passes(stage: Stage, load: Load) -> Passes:
+    params = dict(stage.params)
+    restarts, targets = stage.integer("restarts"), int(params.get("targets", 1))
+    steps = stage.integer("steps") + (3 if "schedule" in params else 1)  # a start in each part of the schedule
+    runs = restarts * targets
+    if targets > 1 and "schedule" not in params:
+        runs = restarts * math.ceil(_most_stacked(load.samples, targets, 1) / load.samples)
+    return Passes(runs, runs * steps, runs * steps)
+
+
+@cache
+def _most_stacked(samples: int, targets: int, stack: int) -> int:
+    """The most rows that the stacked driver of APGD-T attacks, whichever targets break whichever samples.
+
+    A target that breaks a sample makes the targets behind it, which ran in the same call, run again on the rest.
+    """
+    if targets == 0 or samples == 0:
+        return 0
+    group = min(stack, targets, max(1, STACKED_ROWS // samples))
+    rest = targets - group
+    worst = _most_stacked(samples, rest, rest)
+    for index in range(group):
+        left = targets - index - 1
+        worst = max(worst, _fewer(samples - 1, left, 1 if index == 0 else 2))
+    return samples * group + worst
+
+
+@cache
+def _fewer(samples: int, targets: int, stack: int) -> int:
+    """The most over at most ``samples`` of them."""
+    if samples <= 0:
+        return 0
+    return max(_most_stacked(samples, targets, stack), _fewer(samples - 1, targets, stack))
+
+
 def _attack(name: str, drive: Any, loss: Literal["ce", "dlr", "margin"]) -> Attack:
     return Attack(
         name=name,
@@ -147,6 +184,7 @@ def _attack(name: str, drive: Any, loss: Literal["ce", "dlr", "margin"]) -> Atta
         loss=loss,
         convergence="trace",
         drive=drive,
+        passes=_passes,
     )
 
 

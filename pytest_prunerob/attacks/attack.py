@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pytest_prunerob.errors import PlanError
 from pytest_prunerob.oracle import Oracle
-from pytest_prunerob.plans import Stage
+from pytest_prunerob.plans import PlanKind, Stage
 
 Model = Callable[[Tensor], Tensor]
+OWN = "pytest-prunerob"  # the library of attacks that no library has, or none that works
+# Libraries that are not installed by default: the name that is imported, and the extra that installs it.
+OPTIONAL = {"adversarial-robustness-toolbox": ("art", "art")}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The samples that an attack may start from: ``x`` (M, C, H, W) and the labels ``predicted`` (M,) of the model."""
+
+    x: Tensor
+    predicted: Tensor
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One stage of a plan for one subject. ``eps`` is ``None`` for minimum-norm attacks; ``seed`` seeds torch."""
+    """One stage of a plan for one subject. ``eps`` is ``None`` for minimum-norm attacks; ``seed`` seeds all libraries.
+
+    ``target`` (N,) are the classes of a targeted attack, ``pool`` what an attack that ``starts`` elsewhere starts from.
+    """
 
     stage: Stage
     norm: str
     eps: float | None
     seed: int
     classes: int
+    target: Tensor | None = None
+    pool: Pool | None = None
 
     @property
     def radius(self) -> float:
@@ -34,18 +54,48 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Load:
+    """What a stage is given at once: samples, the classes of the model, the features (C·H·W) of a sample."""
+
+    samples: int
+    classes: int
+    features: int
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The most passes of one sample through the network, over all ``runs`` (restarts, targets) of a stage.
+
+    What the engine adds by itself (clean logits, judging what is returned) is not counted here.
+    """
+
+    runs: int
+    forward: int
+    backward: int
+
+
+def per_step(stage: Stage, load: Load) -> Passes:
+    """One forward and one backward pass for each step of each restart."""
+    runs = int(dict(stage.params).get("restarts", 1))
+    steps = runs * int(dict(stage.params).get("steps", 1))
+    return Passes(runs, steps, steps)
+
+
+@dataclass(frozen=True)
 class Attack:
     """An attack of the catalogue.
 
     ``perturb(model, x, y, settings)`` is the library's own run on x: (N, C, H, W) in [0, 1], y: (N,); it returns inputs
-    of the same shape. ``keeps_positions`` says that row i of every forward is sample i. ``drive`` runs the attack under
-    the oracle, restart by restart; an attack that keeps its positions needs none. ``loss`` is the family of its loss,
-    ``convergence`` how its audit tells whether it had steps enough: by the "trace" of its loss, or by "doubled" steps.
+    of the same shape (an attack of kind "estimate" scores (N,) instead). ``keeps_positions`` says that row i of every
+    forward is sample i. ``drive`` runs the attack under the oracle, restart by restart; an attack that keeps its
+    positions needs none. ``loss`` is the family of its loss, ``convergence`` how its audit tells whether it had steps
+    enough: by the "trace" of its loss, or by "doubled" steps. ``passes`` bounds its cost. ``starts`` says that it needs
+    a :class:`Pool`, ``targeted`` that it can be steered to a class.
     """
 
     name: str
     norms: tuple[str, ...]
-    kind: Literal["fixed", "minimum"]
+    kind: PlanKind
     library: str
     source: str
     gradient: bool
@@ -54,19 +104,44 @@ class Attack:
     loss: Literal["", "ce", "dlr", "margin"] = ""
     convergence: Literal["", "trace", "doubled"] = ""
     drive: Callable[[Oracle, Settings], None] | None = None
+    passes: Callable[[Stage, Load], Passes] = per_step
+    starts: bool = False
+    targeted: bool = False
+
+    def require(self, norm: str, *, target: str = "") -> None:
+        """Refuse what this attack cannot do.
+
+        Raises:
+            PlanError: for a norm or a goal that it does not have, or a library that is not installed.
+        """
+        if norm not in self.norms:
+            raise PlanError(f"{self.name} has no norm {norm!r}: allowed are {', '.join(self.norms)}")
+        if target and not self.targeted:
+            raise PlanError(f"{self.name} has no targeted variant: leave target={target!r} out")
+        module, extra = OPTIONAL.get(self.library, ("", ""))
+        if module and find_spec(module) is None:
+            raise PlanError(f"{self.name} needs {self.library}: pip install 'pytest-prunerob[{extra}]'")
 
 
 def drive(attack: Attack, oracle: Oracle, settings: Settings) -> None:
-    """Run ``attack`` under ``oracle``, seeded as its library would seed this micro-batch alone."""
+    """Run ``attack`` under ``oracle``, seeded as its library would seed this micro-batch alone.
+
+    What an attack forwards is judged only where it keeps its positions; of the others, what they return.
+    """
     if attack.drive is not None:
         attack.drive(oracle, settings)
         return
     seed(settings)
     rows = torch.arange(len(oracle.x), device=oracle.x.device)
+    if not attack.keeps_positions:
+        oracle.submit(attack.perturb(oracle, oracle.x, oracle.y, settings), rows)
+        return
     with oracle.call(rows):
         oracle.submit(attack.perturb(oracle, oracle.x, oracle.y, settings), rows)
 
 
 def seed(settings: Settings) -> None:
-    """Seed torch on all devices."""
+    """Seed torch on all devices, NumPy and Python; the engine puts their states back."""
     torch.manual_seed(settings.seed)
+    np.random.seed(settings.seed % 2**32)  # noqa: NPY002 - the global state that libraries draw from
+    random.seed(settings.seed)

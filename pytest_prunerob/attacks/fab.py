@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pytest_prunerob.attacks.apgd import NORMS, STACKED_ROWS
-from pytest_prunerob.attacks.attack import Attack, Model, Settings, seed
+from pytest_prunerob.attacks.attack import Attack, Load, Model, Passes, Settings, seed
 from pytest_prunerob.oracle import Oracle
+from pytest_prunerob.plans import Stage
 
 
 def _library(model: Model, settings: Settings, device: torch.device) -> Any:
@@ -105,6 +106,14 @@ def _perturb_minimum(model: Model, x: Tensor, y: Tensor, settings: Settings) -> 
     return returned
 
 
+def _passes(stage: Stage, load: Load) -> Passes:
+    restarts, steps = stage.integer("restarts"), stage.integer("steps")
+    if "targets" in dict(stage.params):
+        runs = restarts * stage.integer("targets")
+        return Passes(runs, runs * (2 * steps + 3), runs * steps)
+    return Passes(restarts, restarts * (2 * steps + 3), restarts * steps * load.classes)
+
+
 def _attack(name: str, drive: Any) -> Attack:
     return Attack(
         name=name,
@@ -117,6 +126,7 @@ def _attack(name: str, drive: Any) -> Attack:
         perturb=_perturb,
         loss="margin",
         drive=drive,
+        passes=_passes,
     )
 
 
@@ -135,4 +145,5 @@ FAB_MIN = Attack(
     loss="margin",
     convergence="doubled",
     drive=_drive_minimum,
+    passes=_passes,
 )

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pytest_prunerob.attacks.apgd import NORMS
-from pytest_prunerob.attacks.attack import Attack, Model, Settings, seed
+from pytest_prunerob.attacks.attack import Attack, Load, Model, Passes, Settings, seed
 from pytest_prunerob.oracle import Oracle
+from pytest_prunerob.plans import Stage
 
 
 def _library(model: Model, settings: Settings, device: torch.device) -> Any:
@@ -48,6 +49,11 @@ def _drive(oracle: Oracle, settings: Settings) -> None:
         oracle.submit(returned, rows)
 
 
+def _passes(stage: Stage, load: Load) -> Passes:
+    restarts = stage.integer("restarts")
+    return Passes(restarts, restarts * (stage.integer("queries") + 1), 0)
+
+
 SQUARE = Attack(
     name="square",
     norms=("linf", "l2", "l1"),
@@ -58,4 +64,5 @@ SQUARE = Attack(
     keeps_positions=False,
     perturb=_perturb,
     drive=_drive,
+    passes=_passes,
 )

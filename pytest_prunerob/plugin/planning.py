@@ -24,7 +24,7 @@ from pytest_prunerob.claims import Claim, Measure, Quantity, Subject
 from pytest_prunerob.datasets import Dataset, Splits
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.errors import BudgetSpentError, PrunerobError, StoreMissError
-from pytest_prunerob.evaluation import TestEvaluation
+from pytest_prunerob.evaluation import TestEvaluation, kind_of
 from pytest_prunerob.fingerprint import digest, fingerprint
 from pytest_prunerob.ledger import Cost, Kind
 from pytest_prunerob.measurement import Bench, Measurement
@@ -35,6 +35,7 @@ from pytest_prunerob.planned import (
     StagePlan,
     architecture,
     audit_bound,
+    load_of,
     measurement_left,
 )
 from pytest_prunerob.plans import Plan, resolve
@@ -46,7 +47,6 @@ from pytest_prunerob.reported import Number
 from pytest_prunerob.store import Store
 from pytest_prunerob.verdicts import LEANING, Verdict
 
-KINDS: dict[str, Kind] = {"robust_accuracy": "decide", "accuracy_under": "returned"}
 FACTS = ("sparsity", "parameters", "size_bytes", "reported")
 
 
@@ -283,7 +283,10 @@ class PlanningEvaluation:
             for subject in measure.subjects if measure.metric not in FACTS else ():
                 self._need(subject, "clean", None, leaning=False)
             if measure.plan is not None:
-                kind = KINDS.get(measure.metric, "minimise")
+                kind = kind_of(measure.metric)
+                if kind == "transferred":  # what it forwards by itself is nothing beside what is crafted for it
+                    self._need(measure.subjects[1], "crafted", measure.plan, leaning=False)
+                    continue
                 self._need(measure.subjects[0], kind, measure.plan, leaning=measure.metric in LEANING)
 
     def _need(self, subject: Subject, kind: Kind, plan: Plan | None, *, leaning: bool) -> None:
@@ -312,7 +315,7 @@ class PlanningEvaluation:
         if leaning and plan is not None:
             planned.claims += 1
             twin = prepared.loaded.twin is not None
-            planned.audit = audit_bound(plan, kind, len(data), data.classes, twin=twin)
+            planned.audit = audit_bound(plan, kind, load_of(data, len(data)), twin=twin)
 
 
 def _why(error: pytest.ExceptionInfo[BaseException]) -> str:

@@ -24,6 +24,8 @@ KINDS = {
     "decide": "witnesses at fixed ε",
     "returned": "accuracy on the inputs that the attack returns",
     "minimise": "smallest distance",
+    "transferred": "accuracy on inputs crafted on another model",
+    "estimate": "estimated score",
     "clean": "clean inputs",
 }
 

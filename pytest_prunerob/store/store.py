@@ -143,7 +143,7 @@ class Store:
             try:
                 segment = segment_from_json(files.parse(files.read(path, "segment")), key)
                 for kept in segment.witnesses:
-                    self._rows(key, kept)
+                    self.rows(key, kept)
                 found[path.name] = segment
             except FileNotFoundError:
                 continue  # another worker has set it aside
@@ -163,11 +163,16 @@ class Store:
         payload = json.dumps(segment.to_json(), allow_nan=False).encode()
         files.write(self.folder(segment.key) / files.named("segment", payload), payload)
 
-    def add_witnesses(self, key: str, positions: Sequence[int], distances: Sequence[float], array: Array) -> WitnessSet:
-        """Write the witnesses ``array`` (N, C, H, W) of the samples ``positions``, or (policy "hash") their hashes."""
+    def add_witnesses(
+        self, key: str, positions: Sequence[int], distances: Sequence[float], array: Array, *, always: bool = False
+    ) -> WitnessSet:
+        """Write the witnesses ``array`` (N, C, H, W) of the samples ``positions``, or (policy "hash") their hashes.
+
+        ``always`` writes them under either policy: inputs that are tried on other models are needed again.
+        """
         self._check_mode("these witnesses")
         file = None
-        if self.policy == "keep":
+        if always or self.policy == "keep":
             payload = witnesses.encoded(array)
             file = files.named("witnesses", payload)
             files.write(self.folder(key) / file, payload)
@@ -182,7 +187,7 @@ class Store:
         best: dict[int, Witness] = {}
         for segment in self.segments(key).values():
             for kept in segment.witnesses:
-                rows = self._rows(key, kept)
+                rows = self.rows(key, kept)
                 for place, position in enumerate(kept.positions):
                     row = None if rows is None else rows[place].copy()
                     found = Witness(kept.distances[place], kept.hashes[place], row)
@@ -191,7 +196,7 @@ class Store:
                         best[position] = found
         return dict(sorted(best.items()))
 
-    def _rows(self, key: str, kept: WitnessSet) -> Array | None:
+    def rows(self, key: str, kept: WitnessSet) -> Array | None:
         """The witnesses of a set, ``None`` if only their hashes were kept; a damaged file is set aside.
 
         Raises:

@@ -45,9 +45,10 @@ class Slow(tiny.Scripted):
         y: Tensor,
         classes: int,
         clean: Tensor | None = None,
+        **more: object,
     ) -> Result:
         time.sleep(0.002)
-        return super().run(kind, module, plan, stage, x, y, classes, clean)
+        return super().run(kind, module, plan, stage, x, y, classes, clean, **more)
 
     def clean(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Cost]:
         time.sleep(0.002)

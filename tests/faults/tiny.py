@@ -69,6 +69,7 @@ class Scripted(Engine):
         y: Tensor,
         classes: int,
         clean: Tensor | None = None,
+        **_: object,
     ) -> Result:
         self.units += 1
         margins = [round(abs(float(image[0, 0, 0]) - 0.5), 6) for image in x]

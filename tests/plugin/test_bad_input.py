@@ -223,7 +223,7 @@ def test_too_few_classes_names_a_plan_that_works(suite: Suite) -> None:
 def test_full_trace_shows_where_an_error_came_from(suite: Suite) -> None:
     run = suite(plan("fgsm(norm='linf', eps=-0.1)"), "--full-trace")
     assert run.ret == 1
-    assert "plans.py" in run.out
+    assert "plan.py" in run.out
     assert suite(grid("method=[]"), "--full-trace").out.count("cells.py") >= 1
 
 

@@ -313,7 +313,10 @@ def test_claims_that_cannot_be_judged_are_on_record_and_refused(fake: Fake, prun
     ("ask", "message"),
     [
         (lambda s: s.robust_accuracy(FMN), "robust_accuracy(fmn 20 steps, linf) needs a plan with ε"),
-        (lambda s: s.accuracy_under(FMN), "accuracy_under(fmn 20 steps, linf) needs a plan with ε"),
+        (lambda s: s.security_curve(AA, ["0.1"]), "needs a minimum-norm plan, such as fmn(...)"),
+        (lambda s: s.security_curve(FMN, []), "has no ε"),
+        (lambda s: s.security_curve(FMN, ["0.2", "0.1"]), "takes rising values, each once"),
+        (lambda s: s.security_curve(FMN, ["0.1", "0.2"]).at("0.3"), "unknown ε of this curve '0.3'"),
         (lambda s: s.distance(AA), "needs a minimum-norm plan, such as fmn(...)"),
         (
             lambda s: s.robust_accuracy("standard"),

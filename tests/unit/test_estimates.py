@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_prunerob.attacks import Load
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.estimates import stage_bound
 from pytest_prunerob.ledger import Kind
@@ -46,7 +47,7 @@ def test_no_stage_costs_more_than_its_bound(network: nn.Module, norm: str, eps: 
         for number, stage in enumerate(plan.stages[:2]):
             for kind in kinds:
                 result = engine.run(kind, network, plan, number, x, y, CLASSES)
-                bound = stage_bound(stage, plan.threat.norm, kind, N, CLASSES)
+                bound = stage_bound(stage, plan.threat.norm, kind, Load(N, CLASSES, 16))
                 case = (stage, kind, result.cost, bound)
                 assert result.errors == {}, case
                 assert result.cost.forward <= bound.forward, case
@@ -60,15 +61,15 @@ def test_minimum_norm_attacks_stay_within_their_bound(network: nn.Module) -> Non
     x = torch.rand(N, 1, 4, 4, generator=torch.Generator().manual_seed(2))
     plan = fmn(steps=9)
     result = Engine("cpu", 250, 0).run("minimise", network, plan, 0, x, network(x).argmax(1), CLASSES)
-    bound = stage_bound(plan.stages[0], "linf", "minimise", N, CLASSES)
+    bound = stage_bound(plan.stages[0], "linf", "minimise", Load(N, CLASSES, 16))
     assert result.cost.forward <= bound.forward <= 2 * result.cost.forward
     assert result.cost.backward <= bound.backward <= 2 * result.cost.backward
 
 
 def test_the_published_plan_on_one_micro_batch() -> None:
     stages = autoattack("standard", norm="linf", eps="8/255").stages
-    costs = [stage_bound(stage, "linf", "decide", 250, 10) for stage in stages]
+    costs = [stage_bound(stage, "linf", "decide", Load(250, 10, 64)) for stage in stages]
     # 100 steps and a start; nine targets of it; FAB looks twice a step; Square only forward.
     assert [cost.backward for cost in costs] == [250 * 101, 250 * 9 * 101, 250 * 9 * 100, 0]
     assert [cost.forward for cost in costs] == [250 * 106, 250 * (9 * 101 + 37), 250 * (9 * 203 + 37), 250 * 5006]
-    assert stage_bound(stages[0], "linf", "decide", 0, 10).forward == 0
+    assert stage_bound(stages[0], "linf", "decide", Load(0, 10, 64)).forward == 0

@@ -13,11 +13,13 @@ import pytest
 import pytest_prunerob
 
 ROOT = Path(pytest_prunerob.__file__).parent
-HEAVY = ("torch", "torchvision", "numpy", "scipy", "sklearn", "jinja2", "jsonschema", "foolbox", "pyautoattack")
+HEAVY = ("torch", "torchvision", "numpy", "scipy", "sklearn", "jinja2", "jsonschema", "foolbox", "pyautoattack", "art")
 # What each part may import of the package; the plugin and the command line may import everything.
 ALLOWED = {
-    "__init__": {"cells", "checkpoints", "claims", "datasets", "flips", "plans", "reported", "subjects"},
+    "__init__": {"cells", "checkpoints", "claims", "datasets", "flips", "plans", "reported", "subjects", "transfer"},
     "checkpoints": {"errors", "subjects"},
+    "curves": {"claims", "errors", "plans"},
+    "transfer": {"claims", "errors", "plans"},
     "flips": {"claims", "errors", "plans"},
     "errors": set(),
     "budget": {"errors"},
@@ -29,7 +31,7 @@ ALLOWED = {
     "grammar": {"claims", "errors", "flips", "plans", "reported"},
     "toml_places": set(),
     "claims_file": {"cells", "errors", "grammar", "plans", "reported", "toml_places"},
-    "claims": {"errors", "plans", "reported"},
+    "claims": {"curves", "errors", "plans", "reported"},
     "statistics": {"errors"},
     "inference": {"errors", "statistics"},
     "sequential": {"errors"},
@@ -39,7 +41,7 @@ ALLOWED = {
     "metrics": {"inference", "known", "ledger", "statistics"},
     "store": {"errors", "ledger"},
     "oracle": {"errors"},
-    "attacks": {"oracle", "plans"},
+    "attacks": {"errors", "oracle", "plans"},
     "threads": set(),
     "engine": {"attacks", "errors", "ledger", "oracle", "plans", "threads"},
     "fingerprint": {"errors"},

@@ -401,7 +401,7 @@ def test_nan_inside_the_ball_is_an_error() -> None:
     decided = engine().run("decide", Poisoned(0.45), FGSM, 0, x, y, 2)
     assert (decided.broken, decided.errors) == ({}, {0: "the output is not finite inside the ball"})
     returned = engine().run("returned", Poisoned(0.45), FGSM, 0, x, y, 2)
-    assert (returned.broken, returned.errors) == ({}, {0: "not finite"})
+    assert (returned.broken, returned.errors) == ({}, {0: "the output is not finite"})
     clean = engine().run("decide", Poisoned(0.05), FGSM, 0, x, y, 2)
     assert clean.errors[1] == "the output is not finite on the clean input"
     assert clean.broken == {}
