@@ -101,11 +101,8 @@ def ours(
             bool(subject.robust_accuracy(plan) >= Fraction(claim))
         seconds = time.perf_counter() - start
         ledger = evaluation.prepared[subject].measurement("decide", plan).ledger
-        witnesses = {}
-        for segment in ledger.segments.values():
-            if segment.witness is not None:
-                array = torch.from_numpy(bench.store.witness(ledger.key, segment.witness))
-                witnesses.update(dict(zip(sorted(segment.broken), array, strict=True)))
+        kept = bench.store.witnesses(ledger.key)
+        witnesses = {place: torch.from_numpy(found.array) for place, found in kept.items() if found.array is not None}
         return seconds, ledger, Meter(bench.cost.forward, bench.cost.backward), witnesses
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_prunerob.cells import Cell, cells
 from pytest_prunerob.claims import within
 from pytest_prunerob.flips import flips
-from pytest_prunerob.plans import autoattack, fgsm, fmn, pgd, worst_case
+from pytest_prunerob.plans import autoattack, fab, fgsm, fmn, pgd, worst_case
 from pytest_prunerob.reported import axis, table
 from pytest_prunerob.transfer import transfer
 
@@ -27,6 +27,7 @@ __all__ = [
     "autoattack",
     "axis",
     "cells",
+    "fab",
     "fgsm",
     "flips",
     "fmn",

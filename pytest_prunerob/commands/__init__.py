@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from pytest_prunerob.commands import diff, lock, merge, plan, report, store, verify
+from pytest_prunerob.commands import attacks, diff, lock, merge, plan, report, store, verify
 
 COMMANDS: dict[str, ModuleType] = {
+    "attacks": attacks,
     "diff": diff,
     "lock": lock,
     "merge": merge,

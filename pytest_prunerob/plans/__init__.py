@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_prunerob.plans.autoattack import autoattack
+from pytest_prunerob.plans.fab import fab
 from pytest_prunerob.plans.fmn import fmn
 from pytest_prunerob.plans.gradient import fgsm, pgd
 from pytest_prunerob.plans.plan import (
@@ -26,7 +27,7 @@ from pytest_prunerob.plans.plan import (
 
 # The constructors by the name that claims files give them.
 PLANS: dict[str, Callable[..., Plan]] = {
-    constructor.__name__: constructor for constructor in (autoattack, fgsm, pgd, fmn)
+    constructor.__name__: constructor for constructor in (autoattack, fab, fgsm, pgd, fmn)
 }
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Stage",
     "ThreatModel",
     "autoattack",
+    "fab",
     "fgsm",
     "fmn",
     "pgd",
