@@ -19,6 +19,7 @@ LONGEST = 64  # characters of a number (ours); none needs more, and a giant expo
 MICRO_BATCH = 250  # the batch size of the published AutoAttack evaluations, hence the unit of randomness
 WHOLE_SET = 0  # the micro-batch of attacks that make one perturbation for all samples
 TARGETS = ("least-likely", "next", "random")
+LABELS = ("true", "predicted")
 # Fewer classes than these leave a loss undefined: the DLR loss is divided by the difference to the third largest logit.
 FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
 
@@ -198,6 +199,14 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
 def checked_target(target: str | None) -> str:
     """The rule that chooses the target classes, empty for an untargeted attack; raises ``PlanError`` for others."""
     return "" if target is None else one_of("target", target, TARGETS)
+
+
+def crafted_on(labels: str) -> dict[str, Parameter]:
+    """The stage parameter of attacks that may be crafted on "predicted" instead of the "true" labels.
+
+    It is in a stage only where it says so; raises ``PlanError`` for others.
+    """
+    return {} if one_of("labels", labels, LABELS) == "true" else {"labels": labels}
 
 
 def number(value: Number, name: str) -> str:
