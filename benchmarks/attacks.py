@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -26,8 +24,8 @@ from pytest_prunerob.cells import Cell
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.models import Builder
 from pytest_prunerob.oracle import Meter, Network
-from pytest_prunerob.plans import Plan, ThreatModel, resolve
-from pytest_prunerob.plans.examples import EXAMPLES
+from pytest_prunerob.plans import Plan, resolve
+from pytest_prunerob.plans.examples import example
 from pytest_prunerob.store import Store
 
 SEED = 0
@@ -40,17 +38,6 @@ def digits(samples: int) -> tuple[nn.Module, Dataset]:
     builder = Builder(Store(Path(".prunerob")), "cpu", sys.stderr.isatty(), print, Path.cwd())
     cell = Cell("benchmark", {"dataset": "digits", "network": "cnn", "training": "pgd"})
     return builder.dense(cell), builder.splits("digits").test.first(samples)
-
-
-def plan_of(attack: Attack, norm: str, eps: str) -> Plan:
-    """The example plan of ``attack`` cut down to it, in another norm and radius; steps keep their part of ε."""
-    _, example = EXAMPLES[attack.name]
-    stage = next(stage for stage in example.stages if stage.attack == attack.name)
-    params = dict(stage.params)
-    if "step_size" in params:
-        part = Fraction(str(params["step_size"])) / example.threat.radius
-        stage = stage.changed(step_size=str(part * Fraction(eps)))
-    return replace(example.of((stage,)), threat=ThreatModel(norm, eps))
 
 
 def by_itself(attack: Attack, plan: Plan, module: nn.Module, data: Dataset) -> tuple[Meter, set[int]]:
@@ -85,7 +72,7 @@ def main() -> None:
         for norm in attack.norms:
             if norm not in EPS[name]:
                 continue
-            plan = resolve(plan_of(attack, norm, EPS[name][norm]), data.classes)
+            plan = resolve(example(attack.name, norm, EPS[name][norm]), data.classes)
             meter, broken = by_itself(attack, plan, module, data)
             ours = engine.run("decide", module, plan, 0, data.x, data.y, data.classes)
             if broken - ours.broken.keys():

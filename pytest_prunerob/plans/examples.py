@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
+
 from pytest_prunerob.plans.autoattack import autoattack
 from pytest_prunerob.plans.fab import fab
 from pytest_prunerob.plans.fmn import fmn
@@ -27,3 +30,18 @@ EXAMPLES: dict[str, tuple[str, Plan]] = {
     ),
     "fmn": ('fmn(norm="linf")', fmn(norm="linf")),
 }
+
+
+def example(attack: str, norm: str, eps: str) -> Plan:
+    """The example of ``attack`` cut down to its stage, in another norm and, at fixed ε, radius.
+
+    A step keeps its part of ε; a minimum-norm plan has no ε, so that ``eps`` changes nothing in it.
+    """
+    _, plan = EXAMPLES[attack]
+    stage = next(stage for stage in plan.stages if stage.attack == attack)
+    if plan.kind != "fixed":
+        return replace(plan.of((stage,)), threat=replace(plan.threat, norm=norm))
+    if "step_size" in dict(stage.params):
+        part = Fraction(str(stage.get("step_size"))) / plan.threat.radius
+        stage = stage.changed(step_size=str(part * Fraction(eps)))
+    return replace(plan.of((stage,)), name=attack, threat=replace(plan.threat, norm=norm, eps=eps))
