@@ -10,8 +10,23 @@ from typing import TYPE_CHECKING
 
 from pytest_prunerob.cells import Cell, cells
 from pytest_prunerob.claims import within
+from pytest_prunerob.curves import critical_strength
 from pytest_prunerob.flips import flips
-from pytest_prunerob.plans import autoattack, fab, fgsm, fmn, pgd, worst_case
+from pytest_prunerob.plans import (
+    apgd,
+    autoattack,
+    bim,
+    fab,
+    fgsm,
+    fmn,
+    momentum,
+    multi_exit_pgd,
+    pgd,
+    r_fgsm,
+    substitute,
+    worst_case,
+    wrm,
+)
 from pytest_prunerob.reported import axis, table
 from pytest_prunerob.transfer import transfer
 
@@ -24,20 +39,28 @@ __all__ = [
     "Cell",
     "Dataset",
     "Model",
+    "apgd",
     "autoattack",
     "axis",
+    "bim",
     "cells",
+    "critical_strength",
     "fab",
     "fgsm",
     "flips",
     "fmn",
     "load_reference",
     "load_state",
+    "momentum",
+    "multi_exit_pgd",
     "pgd",
+    "r_fgsm",
+    "substitute",
     "table",
     "transfer",
     "within",
     "worst_case",
+    "wrm",
 ]
 _LAZY = {"Dataset": "datasets", "Model": "subjects", "load_reference": "checkpoints", "load_state": "checkpoints"}
 

@@ -31,7 +31,7 @@ DOTS = 100  # in one line (ours): tomllib takes quadratic time for a key of many
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 
 _AUTOATTACK = {"norm": "text", "eps": "number", "micro_batch": "[whole number]"}
-_KINDS = {"Number": "number", "int": "whole number", "bool": "boolean", "str": "text", "str | None": "text"}
+_KINDS = {"Number": "number", "Number | None": "number", "int": "whole number", "bool": "boolean", "str": "text", "str | None": "text"}
 
 
 def _parameters(constructor: Callable[..., Plan]) -> dict[str, str]:

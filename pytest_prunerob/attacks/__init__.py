@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from pytest_prunerob.attacks.apgd import APGD_CE, APGD_DLR, APGD_T
-from pytest_prunerob.attacks.attack import OPTIONAL, OWN, Attack, Load, Passes, Pool, Settings, drive
+from pytest_prunerob.attacks.attack import OPTIONAL, OWN, Attack, Load, Passes, Pool, Settings, drive, drive_voted
+from pytest_prunerob.attacks.exits import MULTI_EXIT_PGD
 from pytest_prunerob.attacks.fab import FAB, FAB_MIN, FAB_T
-from pytest_prunerob.attacks.fmn import FMN
-from pytest_prunerob.attacks.gradient import FGSM, PGD
+from pytest_prunerob.attacks.fmn import FMN, FMN_OWN
+from pytest_prunerob.attacks.gradient import BIM, FGSM, MOMENTUM, PGD, R_FGSM
 from pytest_prunerob.attacks.square import SQUARE
+from pytest_prunerob.attacks.substitute import SUBSTITUTE
+from pytest_prunerob.attacks.wrm import WRM
 
 ATTACKS: dict[str, Attack] = {
-    attack.name: attack for attack in (APGD_CE, APGD_DLR, APGD_T, FAB, FAB_T, SQUARE, PGD, FGSM, FMN, FAB_MIN)
+    attack.name: attack
+    for attack in (
+        APGD_CE,
+        APGD_DLR,
+        APGD_T,
+        FAB,
+        FAB_T,
+        SQUARE,
+        PGD,
+        FGSM,
+        R_FGSM,
+        BIM,
+        MOMENTUM,
+        FMN,
+        FMN_OWN,
+        FAB_MIN,
+        WRM,
+        MULTI_EXIT_PGD,
+        SUBSTITUTE,
+    )
 }
 
-__all__ = ["ATTACKS", "OPTIONAL", "OWN", "Attack", "Load", "Passes", "Pool", "Settings", "drive"]
+__all__ = ["ATTACKS", "OPTIONAL", "OWN", "Attack", "Load", "Passes", "Pool", "Settings", "drive", "drive_voted"]

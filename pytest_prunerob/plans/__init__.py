@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_prunerob.plans.autoattack import autoattack
+from pytest_prunerob.plans.autoattack import apgd, autoattack
+from pytest_prunerob.plans.exits import multi_exit_pgd
 from pytest_prunerob.plans.fab import fab
 from pytest_prunerob.plans.fmn import fmn
-from pytest_prunerob.plans.gradient import fgsm, pgd
+from pytest_prunerob.plans.gradient import bim, fgsm, momentum, pgd, r_fgsm
 from pytest_prunerob.plans.plan import (
     MICRO_BATCH,
     TARGETS,
@@ -24,10 +25,26 @@ from pytest_prunerob.plans.plan import (
     resolve,
     worst_case,
 )
+from pytest_prunerob.plans.substitute import substitute
+from pytest_prunerob.plans.wrm import wrm
 
 # The constructors by the name that claims files give them.
 PLANS: dict[str, Callable[..., Plan]] = {
-    constructor.__name__: constructor for constructor in (autoattack, fab, fgsm, pgd, fmn)
+    constructor.__name__: constructor
+    for constructor in (
+        autoattack,
+        apgd,
+        fab,
+        fgsm,
+        r_fgsm,
+        bim,
+        momentum,
+        pgd,
+        fmn,
+        wrm,
+        multi_exit_pgd,
+        substitute,
+    )
 }
 
 __all__ = [
@@ -41,11 +58,18 @@ __all__ = [
     "PlanKind",
     "Stage",
     "ThreatModel",
+    "apgd",
     "autoattack",
+    "bim",
     "fab",
     "fgsm",
     "fmn",
+    "momentum",
+    "multi_exit_pgd",
     "pgd",
+    "r_fgsm",
     "resolve",
+    "substitute",
     "worst_case",
+    "wrm",
 ]

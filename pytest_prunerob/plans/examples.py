@@ -6,10 +6,13 @@ from dataclasses import replace
 from fractions import Fraction
 
 from pytest_prunerob.plans.autoattack import autoattack
+from pytest_prunerob.plans.exits import multi_exit_pgd
 from pytest_prunerob.plans.fab import fab
 from pytest_prunerob.plans.fmn import fmn
-from pytest_prunerob.plans.gradient import fgsm, pgd
+from pytest_prunerob.plans.gradient import bim, fgsm, momentum, pgd, r_fgsm
 from pytest_prunerob.plans.plan import Plan
+from pytest_prunerob.plans.substitute import substitute
+from pytest_prunerob.plans.wrm import wrm
 
 # By the name of the attack: what is written in a test, and what it gives.
 EXAMPLES: dict[str, tuple[str, Plan]] = {
@@ -24,10 +27,25 @@ EXAMPLES: dict[str, tuple[str, Plan]] = {
     "fab-min": ('fab(norm="linf")', fab(norm="linf")),
     "square": ('autoattack("standard", norm="linf", eps="8/255")', autoattack("standard", norm="linf", eps="8/255")),
     "fgsm": ('fgsm(norm="linf", eps="8/255")', fgsm(norm="linf", eps="8/255")),
+    "r-fgsm": ('r_fgsm(norm="linf", eps="8/255")', r_fgsm(norm="linf", eps="8/255")),
+    "bim": (
+        'bim(norm="linf", eps="8/255", steps=10, step_size="2/255")',
+        bim(norm="linf", eps="8/255", steps=10, step_size="2/255"),
+    ),
+    "momentum": (
+        'momentum(norm="linf", eps="8/255", steps=10, step_size="2/255")',
+        momentum(norm="linf", eps="8/255", steps=10, step_size="2/255"),
+    ),
     "pgd": (
         'pgd(norm="linf", eps="8/255", steps=10, step_size="2/255")',
         pgd(norm="linf", eps="8/255", steps=10, step_size="2/255"),
     ),
+    "wrm": ('wrm(eps="0.5", gamma="0.4")', wrm(eps="0.5", gamma="0.4")),
+    "multi-exit-pgd": (
+        'multi_exit_pgd(form="average", exits=7, norm="linf", eps="8/255", steps=20, step_size="2/255")',
+        multi_exit_pgd(form="average", exits=7, norm="linf", eps="8/255", steps=20, step_size="2/255"),
+    ),
+    "substitute": ('substitute(norm="linf", eps="8/255")', substitute(norm="linf", eps="8/255")),
     "fmn": ('fmn(norm="linf")', fmn(norm="linf")),
 }
 
@@ -41,7 +59,8 @@ def example(attack: str, norm: str, eps: str) -> Plan:
     stage = next(stage for stage in plan.stages if stage.attack == attack)
     if plan.kind != "fixed":
         return replace(plan.of((stage,)), threat=replace(plan.threat, norm=norm))
-    if "step_size" in dict(stage.params):
-        part = Fraction(str(stage.get("step_size"))) / plan.threat.radius
-        stage = stage.changed(step_size=str(part * Fraction(eps)))
+    for length in ("step_size", "alpha"):
+        if length in dict(stage.params):
+            part = Fraction(str(stage.get(length))) / plan.threat.radius
+            stage = stage.changed(**{length: str(part * Fraction(eps))})
     return replace(plan.of((stage,)), name=attack, threat=replace(plan.threat, norm=norm, eps=eps))

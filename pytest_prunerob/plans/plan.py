@@ -101,6 +101,14 @@ class Plan:
         """The plan with its stages, as a verdict names the attacks it stands on."""
         return f"{self.text}: {', '.join(stage.attack for stage in self.stages)}"
 
+    @property
+    def randomised(self) -> bool:
+        """Whether this plan is for subjects that draw at inference: its attacks take expectations (stages with "eot").
+
+        What breaks under such a plan is judged by votes, never by a single forward.
+        """
+        return any("eot" in dict(stage.params) for stage in self.stages)
+
     def of(self, stages: tuple[Stage, ...]) -> Plan:
         """This plan with other stages."""
         return replace(self, stages=stages)
@@ -131,6 +139,8 @@ def resolve(plan: Plan, classes: int) -> Plan:
     for stage in plan.stages:
         needed = FEWEST_CLASSES.get(stage.attack, 2)
         if classes < needed:
+            if plan.randomised:
+                raise PlanError(f"{plan.name} needs at least {needed} classes and the model has {classes}")
             usable = [s.attack for s in plan.stages if FEWEST_CLASSES.get(s.attack, 2) <= classes]
             works = usable or ["apgd-ce", "fab-t", "square"]
             raise PlanError(
@@ -158,6 +168,11 @@ def worst_case(*plans: Plan) -> Plan:
         if (other.kind, other.threat) != (first.kind, first.threat):
             raise PlanError(
                 f"worst_case(...) takes plans of one threat model, received {first.text!r} and {other.text!r}"
+            )
+        if other.randomised != first.randomised:  # one is judged by votes, the other by single forwards
+            raise PlanError(
+                f"worst_case(...) takes plans for randomised models or others, received {first.text!r} and "
+                f"{other.text!r}"
             )
     stages = tuple(dict.fromkeys(stage for plan in plans for stage in plan.stages))
     sizes = {plan.micro_batch for plan in plans}
@@ -201,12 +216,16 @@ def checked_target(target: str | None) -> str:
     return "" if target is None else one_of("target", target, TARGETS)
 
 
-def crafted_on(labels: str) -> dict[str, Parameter]:
-    """The stage parameter of attacks that may be crafted on "predicted" instead of the "true" labels.
+def crafted_on(labels: str, plan: Plan) -> Plan:
+    """``plan`` crafted on the "true" labels, which needs no parameter, or on the "predicted" ones.
 
-    It is in a stage only where it says so; raises ``PlanError`` for others.
+    Raises:
+        PlanError: for other labels.
     """
-    return {} if one_of("labels", labels, LABELS) == "true" else {"labels": labels}
+    if one_of("labels", labels, LABELS) == "true":
+        return plan
+    stages = tuple(stage.changed(labels=labels) for stage in plan.stages)
+    return replace(plan, stages=stages, name=f"{plan.name}, on predicted labels")
 
 
 def number(value: Number, name: str) -> str:
