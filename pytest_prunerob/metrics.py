@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import inf
 
 from pytest_prunerob.inference import SMALLEST_GROUP
-from pytest_prunerob.known import Known
+from pytest_prunerob.known import Bound, Known
 from pytest_prunerob.ledger import Ledger
 from pytest_prunerob.statistics import auc, lower_quantile, mann_whitney_p
 
@@ -28,22 +28,30 @@ def share(members: int, n: int) -> Known:
     return Known(value, value, n, share=True)
 
 
-def accuracy(correct: int, unknown: int, n: int) -> Known:
-    """Clean accuracy; ``unknown`` samples have outputs that are not finite."""
+def accuracy(correct: int, unknown: int, n: int, near: str = "") -> Known:
+    """Clean accuracy; ``unknown`` samples have outputs that are not finite, or votes that do not call them (``near``).
+
+    Votes near a tie say nothing about the others: the interval holds whatever they are.
+    """
+    low, high = Fraction(correct, n), Fraction(correct + unknown, n)
+    if unknown and near:
+        return Known(low, high, n, note=f"{unknown} of {n} samples are undecided: {near}", share=True)
     error = f"{unknown} of {n} samples have a clean output that is not finite" if unknown else ""
-    return Known(Fraction(correct, n), Fraction(correct + unknown, n), n, error=error, share=True)
+    return Known(low, high, n, error=error, share=True)
 
 
-def surviving(ledger: Ledger, attack: str, distrust: str = "", unknown: int = 0) -> Known:
+def surviving(
+    ledger: Ledger, attack: str, distrust: str = "", unknown: int = 0, why: str = "the clean output is not finite"
+) -> Known:
     """Share of samples that survived so far (kinds "decide" and "returned"), with ``distrust`` not counting any.
 
-    Undecided and erroneous samples may turn out either way, and so may the ``unknown`` ones, whose clean output is not
-    finite: they were never attacked, and are no clean errors.
+    Undecided and erroneous samples may turn out either way, and so may the ``unknown`` ones, of whose clean output
+    ``why`` says why it is neither right nor wrong: they were never attacked, and are no clean errors.
     """
     n = ledger.n
     survived, broken = len(ledger.survived), len(ledger.broken)
     high = Fraction(len(ledger.start) - broken + unknown, n)
-    errors = [*ledger.errors.values(), *["the clean output is not finite"] * unknown]
+    errors = [*ledger.errors.values(), *[why] * unknown]
     note = f"{len(errors)} of {n} samples are undecided: {errors[0]}" if errors else ""
     return Known(
         Fraction(0) if distrust else Fraction(survived, n),
@@ -88,23 +96,60 @@ def surviving_at(
 ) -> Known:
     """Share of all samples that are correct and farther from the boundary than ``eps`` (a security curve's point).
 
-    A distance is that of a witness, so what is nearer is broken however poor the search was.
+    A distance is that of a witness, so what is nearer is broken however poor the search was. What is farther counts
+    once all searches are done, of which few may have failed; and so do the ``unknown`` samples, whose clean output is
+    not finite.
     """
     values = {p: ledger.values[p] for p in correct if p in ledger.values}
     survived = sum(value > float(eps) for value in values.values())
     missing = len(correct) - len(values) + unknown
-    problem = _distance_problem(ledger, correct, list(values.values())) or distrust
     n = ledger.n
+    high = Fraction(survived + missing, n)
+    if not ledger.complete:  # no share yet: searches count together, so no first samples may decide
+        return Known(Fraction(0), high, n, complete=False, attack=attack, measurement=ledger.key)
+    problem = _distance_problem(ledger, correct, list(values.values())) or distrust
     return Known(
         Fraction(0) if problem else Fraction(survived, n),
-        Fraction(survived + missing, n),
+        high,
         n,
-        ledger.complete,
+        True,
         problem,
+        note=f"{unknown} of {n} samples have a clean output that is not finite" if unknown else "",
         attack=attack,
         measurement=ledger.key,
         share=True,
         value=None if missing else Fraction(survived, n),
+    )
+
+
+def critical_strength(
+    dense: Sequence[Known], pruned: Sequence[Known], sweep: Sequence[Fraction], tolerance: Fraction
+) -> Known:
+    """The smallest ε of ``sweep`` at which two security curves differ by more than ``tolerance``; +inf if none.
+
+    It is at least the first ε at which the curves may be that far apart, and at most the first at which they must be.
+    """
+    may: Bound = inf
+    must: Bound = inf
+    value: Bound = inf
+    for eps, first, second in reversed(list(zip(sweep, dense, pruned, strict=True))):
+        low, high = first.low - second.high, first.high - second.low
+        may = eps if max(-low, high) > tolerance else may
+        must = eps if low > tolerance or high < -tolerance else must
+        if first.value is not None and second.value is not None:
+            gap = first.value - second.value
+            value = eps if gap > tolerance or -gap > tolerance else value
+    both = [*dense, *pruned]
+    return Known(
+        may,
+        must,
+        dense[0].n,
+        all(known.complete for known in both),
+        "; ".join(dict.fromkeys(known.distrust for known in both if known.distrust)),
+        note="; ".join(dict.fromkeys(known.note for known in both if known.note)),
+        attack=dense[0].attack,
+        measurement=dense[0].measurement,
+        value=None if any(known.value is None for known in both) else value,
     )
 
 

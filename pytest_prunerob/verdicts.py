@@ -80,7 +80,7 @@ class Verdict:
 
 # Larger values of these are evidence of robustness; the others lean on survival in both directions.
 RISING_WITH_SURVIVAL = ("robust_accuracy", "failed", "security_curve")
-LEANING = (*RISING_WITH_SURVIVAL, "distance", "auc_s10", "auc_s01", "p_s10", "p_s01")
+LEANING = (*RISING_WITH_SURVIVAL, "distance", "critical_strength", "auc_s10", "auc_s01", "p_s10", "p_s01")
 
 
 def leaning(claim: Claim, verdict: Verdict) -> list[Measure]:

@@ -24,9 +24,11 @@ KINDS = {
     "decide": "witnesses at fixed ε",
     "returned": "accuracy on the inputs that the attack returns",
     "minimise": "smallest distance",
+    "crafted": "inputs crafted to be tried on other models",
     "transferred": "accuracy on inputs crafted on another model",
     "estimate": "estimated score",
     "clean": "clean inputs",
+    "voted": "clean inputs, by votes",
 }
 
 

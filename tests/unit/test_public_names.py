@@ -18,6 +18,7 @@ def test_all_is_what_the_package_exports() -> None:
         "Model",
         "axis",
         "cells",
+        "critical_strength",
         "flips",
         "load_reference",
         "load_state",
