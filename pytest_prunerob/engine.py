@@ -6,7 +6,6 @@ The attack libraries run as they are, isolated: whatever global state they touch
 from __future__ import annotations
 
 import hashlib
-import random
 import sys
 import time
 import warnings
@@ -20,11 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pytest_prunerob.attacks import ATTACKS, Attack, Pool, Settings, drive
+from pytest_prunerob.attacks import ATTACKS, Attack, Pool, Settings, drive, drive_voted
 from pytest_prunerob.ledger import Cost, Kind
 from pytest_prunerob.oracle import OVERSHOOT, Meter, Network, Oracle, Watch, distances, projected
 from pytest_prunerob.plans import Plan
+from pytest_prunerob.randomness import kept, seed_all
 from pytest_prunerob.threads import suited_to
+from pytest_prunerob.votes import Ballot, Jury, vote
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,33 @@ class Engine:
     seed: int
 
     def clean(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Cost]:
-        """Logits (N, K) of ``x`` (N, C, H, W), on the CPU."""
+        """Logits (N, K) of ``x`` (N, C, H, W), on the CPU; what a module draws on its way follows the seed."""
         meter, start = Meter(), time.perf_counter()
         with self._isolated(module, x) as choose_threads, torch.no_grad():
+            seed_all(self.seed)
             network = Network(module, chunk=self.chunk, meter=meter, prepare=choose_threads)
             logits = network(x.to(self.device)).float().cpu()
         return logits, Cost(meter.forward, meter.backward, time.perf_counter() - start)
+
+    def mean_logits(self, module: nn.Module, x: Tensor, forwards: int) -> tuple[Tensor, Cost]:
+        """The means (N, K) of the logits of ``x`` (N, C, H, W) over so many ``forwards``, whose draws follow the seed.
+
+        All of ``x`` is forwarded at once, so that no forward chunk changes what is drawn.
+        """
+        meter, start = Meter(), time.perf_counter()
+        with self._isolated(module, x) as choose_threads, torch.no_grad():
+            seed_all(self.seed)
+            network = Network(module, chunk=max(self.chunk, len(x)), meter=meter, prepare=choose_threads)
+            found = torch.stack([network(x.to(self.device)).float() for _ in range(forwards)]).mean(0).cpu()
+        return found, Cost(meter.forward, meter.backward, time.perf_counter() - start)
+
+    def votes(self, module: nn.Module, x: Tensor, y: Tensor) -> tuple[Ballot, Cost]:
+        """The votes of repeated forwards on the inputs ``x`` (N, C, H, W) themselves, with labels ``y`` (N,)."""
+        meter, start = Meter(), time.perf_counter()
+        with self._isolated(module, x) as choose_threads:
+            network = Network(module, chunk=self.chunk, meter=meter, prepare=choose_threads)
+            ballot = vote(network, x.to(self.device), y.to(self.device), seed=self.seed)
+        return ballot, Cost(meter.forward, meter.backward, time.perf_counter() - start)
 
     def run(
         self,
@@ -79,7 +101,7 @@ class Engine:
         a single sample is no outcome and is raised.
         """
         attack, threat = ATTACKS[plan.stages[stage].attack], plan.threat
-        attack.require(threat.norm, target=threat.target)
+        attack.require(threat.norm, target=threat.target, module=module)
         eps = None if threat.eps is None else float(threat.radius)
         if pool is not None:
             pool = Pool(pool.x.to(self.device), pool.predicted.to(self.device))
@@ -87,11 +109,13 @@ class Engine:
         meter, start = Meter(), time.perf_counter()
         x, y = x.to(self.device), y.to(self.device)
         bodies: dict[str, Callable[..., Result]] = {
-            "returned": partial(self._returned, target=threat.target),
+            "returned": partial(self._returned, target=threat.target, voted=plan.randomised),
             "crafted": partial(self._crafted, target=threat.target),
             "estimate": self._estimated,
         }
         body = bodies.get(kind, partial(self._verified, clean=clean, watch=watch, target=threat.target))
+        if plan.randomised and kind not in bodies:
+            body = partial(self._voted, watch=watch)
         while True:
             network = Network(module, chunk=self.chunk, meter=meter)
             try:
@@ -118,9 +142,15 @@ class Engine:
         network, other = (Network(part, chunk=self.chunk, meter=meter) for part in (module, source))
         with self._isolated(module, x), torch.no_grad():
             clean = network(x)
+            settings = replace(settings, target=targets(plan.threat.target, x, y, clean))
             with torch.enable_grad():
                 z = attack.perturb(other, x, y, settings).detach()
-            oracle = Oracle(network, x, y, clean=clean, norm=settings.norm, eps=settings.radius, mode="decide")
+            if plan.randomised:
+                jury = Jury(network, x, y, norm=settings.norm, eps=settings.radius, seed=self.seed)
+                jury.submit(z, torch.arange(len(x), device=x.device))
+                return replace(_found(jury), cost=Cost(meter.forward, meter.backward, time.perf_counter() - start))
+            oracle = Oracle(network, x, y, clean=clean, norm=settings.norm, eps=settings.radius, mode="decide",
+                            target=settings.target)  # fmt: skip
             oracle.submit(z, torch.arange(len(x), device=x.device))
         broken = {place: float(oracle.distance[place]) for place in oracle.broken.nonzero().flatten().tolist()}
         witness = oracle.witness[oracle.broken].cpu().numpy() if broken else None
@@ -165,12 +195,25 @@ class Engine:
         values = {p: sign[p] * broken.get(p, float("inf")) for p in range(len(x)) if p not in errors}
         return Result(Cost(), broken, errors, values, witness)
 
+    def _voted(
+        self, attack: Attack, network: Network, x: Tensor, y: Tensor, settings: Settings, *, watch: Watch | None
+    ) -> Result:
+        """Kind "decide" for subjects that draw: the oracle is off, and votes judge what the attack ends with."""
+        jury = Jury(network, x, y, norm=settings.norm, eps=settings.radius, seed=self.seed, watch=watch)
+        try:
+            drive_voted(attack, jury, settings)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            jury.fail(f"{attack.name} failed: {type(error).__name__}: {error}")
+        return _found(jury)
+
     def _returned(
-        self, attack: Attack, network: Network, x: Tensor, y: Tensor, settings: Settings, *, target: str
+        self, attack: Attack, network: Network, x: Tensor, y: Tensor, settings: Settings, *, target: str, voted: bool
     ) -> Result:
         """Kind "returned": the accuracy on what the library returns; the oracle is off."""
         z, errors = self._proposed(attack, network, x, y, settings, target)
-        return self._judged(network, x, z, y, settings.norm, errors)
+        return self._judged(network, x, z, y, settings.norm, errors, voted=voted)
 
     def _crafted(
         self, attack: Attack, network: Network, x: Tensor, y: Tensor, settings: Settings, *, target: str
@@ -181,23 +224,32 @@ class Engine:
         values = {place: float(length[place]) for place in range(len(x)) if place not in errors}
         return Result(Cost(), errors=errors, values=values, witness=z[list(values)].cpu().numpy() if values else None)
 
-    def judge(self, module: nn.Module, x: Tensor, z: Tensor, y: Tensor, norm: str) -> Result:
-        """Which of the inputs ``z``, made from ``x`` on another model, ``module`` gets wrong (kind "transferred")."""
+    def judge(self, module: nn.Module, x: Tensor, z: Tensor, y: Tensor, norm: str, *, voted: bool = False) -> Result:
+        """Which of the inputs ``z``, made from ``x`` on another model, ``module`` gets wrong (kind "transferred").
+
+        By votes of repeated forwards where ``voted``.
+        """
         meter, start = Meter(), time.perf_counter()
         x, z, y = x.to(self.device), z.to(self.device), y.to(self.device)
         with self._isolated(module, x) as choose_threads:
             network = Network(module, chunk=self.chunk, meter=meter, prepare=choose_threads)
-            result = self._judged(network, x, z, y, norm, {})
+            result = self._judged(network, x, z, y, norm, {}, voted=voted)
         return replace(result, cost=Cost(meter.forward, meter.backward, time.perf_counter() - start))
 
     def _judged(
-        self, network: Network, x: Tensor, z: Tensor, y: Tensor, norm: str, errors: Mapping[int, str]
+        self, network: Network, x: Tensor, z: Tensor, y: Tensor, norm: str, errors: Mapping[int, str], *, voted: bool
     ) -> Result:
-        with torch.no_grad():
-            logits = network(z)
-        silent = (~logits.isfinite().all(1)).nonzero().flatten().tolist()
-        errors = {**dict.fromkeys(silent, "the output is not finite"), **errors}
-        wrong = (logits.argmax(1) != y).nonzero().flatten().tolist()
+        if voted:
+            ballot = vote(network, z, y, seed=self.seed)
+            wrong = ballot.broken.nonzero().flatten().tolist()
+            open_ = (~ballot.broken & ~ballot.holds).nonzero().flatten().tolist()
+            errors = {**{place: ballot.reason(place) for place in open_}, **errors}
+        else:
+            with torch.no_grad():
+                logits = network(z)
+            silent = (~logits.isfinite().all(1)).nonzero().flatten().tolist()
+            errors = {**dict.fromkeys(silent, "the output is not finite"), **errors}
+            wrong = (logits.argmax(1) != y).nonzero().flatten().tolist()
         length = distances(x, z, norm)
         return Result(Cost(), {p: float(length[p]) for p in wrong if p not in errors}, errors)
 
@@ -246,7 +298,7 @@ class Engine:
     def _isolated(self, module: nn.Module, x: Tensor) -> Iterator[Callable[[int], None]]:
         """Put back all global state that a library may touch: randomness, tracing, flags, gradients, threads."""
         with ExitStack() as stack:
-            stack.enter_context(_random_state())
+            stack.enter_context(kept())
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")  # a library's warning must not become an attack error under -W error
             stack.callback(sys.settrace, sys.gettrace())
@@ -254,6 +306,11 @@ class Engine:
             stack.enter_context(_without_parameter_gradients(module))
             stack.enter_context(torch.enable_grad())
             yield stack.enter_context(suited_to(module, x))
+
+
+def _found(jury: Jury) -> Result:
+    broken = {place: float(jury.distance[place]) for place in jury.broken.nonzero().flatten().tolist()}
+    return Result(Cost(), broken, jury.undecided(), {}, jury.witness[jury.broken].cpu().numpy() if broken else None)
 
 
 def targets(rule: str, x: Tensor, y: Tensor, clean: Tensor) -> Tensor | None:
@@ -281,18 +338,6 @@ def _determinism() -> tuple[bool, bool]:
 def _restore_determinism(enabled: bool, warn_only: bool) -> None:
     if _determinism() != (enabled, warn_only):  # setting it imports torch's compiler, which takes seconds
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-
-
-@contextmanager
-def _random_state() -> Iterator[None]:
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global state that libraries use
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pytest_prunerob.attacks import ATTACKS, Load
 from pytest_prunerob.ledger import Cost, Kind
 from pytest_prunerob.plans import Stage
+from pytest_prunerob.votes import CANDIDATES, LOOKS
 
 
 def stage_bound(stage: Stage, norm: str, kind: Kind, load: Load) -> Cost:
@@ -25,4 +26,6 @@ def stage_bound(stage: Stage, norm: str, kind: Kind, load: Load) -> Cost:
     around = 1 + 4 * passes.runs
     if kind in ("returned", "crafted", "transferred"):
         around += 2 * passes.runs
+    if "eot" in dict(stage.params):  # votes judge what each run ends with
+        again, around = 0, 1 + CANDIDATES * passes.runs * LOOKS[-1]
     return Cost(load.samples * (passes.forward + again + around), load.samples * passes.backward)

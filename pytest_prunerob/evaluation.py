@@ -44,6 +44,11 @@ def kind_of(metric: str) -> Kind:
     return _KINDS.get(metric, "minimise")
 
 
+def _voted(measure: Measure) -> bool:
+    """Whether votes decide the outcomes behind ``measure`` where its subject draws, so that it may."""
+    return measure.metric == "accuracy" or (measure.plan is not None and measure.plan.randomised)
+
+
 @dataclass(repr=False)  # tracebacks show subjects, which hold one: its tensors and ledgers would fill the screen
 class TestEvaluation:
     """The evaluation of one test: its claims, its subjects, what it measured.
@@ -125,23 +130,22 @@ class TestEvaluation:
         """Audit the attacks behind ``measures``, and return those where that was news."""
         news = []
         for measure in measures:
-            found = self._measurement(measure)
-            assert found is not None
-            state = (measure, tuple(sorted(found.ledger.segments)))
+            found = self._measurements(measure)
+            state = (measure, tuple(unit for one in found for unit in sorted(one.ledger.segments)))
             if state in self._audited:
                 continue
             self._audited.add(state)
             news.append(measure)
             try:
-                audit = audited(found, self.bench.adequacy)
+                audits = [audited(one, self.bench.adequacy) for one in found]
             except BudgetSpentError as spent:
                 self.weak[measure] = self._out_of_time = str(spent)
             except PrunerobError as error:
                 self.audit_errors[measure] = str(error)
             else:
-                role = measure.subjects[0].role
-                self.weak[measure] = f"{role}: {audit.problem}" if audit.problem else ""
-                self.stands_on[measure] = f"{role}: {', '.join(audit.adequate)}"
+                of = [(subject.role, audit) for subject, audit in zip(measure.subjects, audits, strict=False)]
+                self.weak[measure] = "; ".join(f"{role}: {audit.problem}" for role, audit in of if audit.problem)
+                self.stands_on[measure] = "; ".join(f"{role}: {', '.join(audit.adequate)}" for role, audit in of)
         return news
 
     def _judged(self, claim: Claim, audited_for_it: Sequence[Measure]) -> Verdict:
@@ -256,8 +260,7 @@ class TestEvaluation:
 
     def _finish(self, measure: Measure) -> None:
         if measure.plan is not None and not self._problem(measure, "error"):
-            found = self._measurement(measure)
-            if found is not None:
+            for found in self._measurements(measure):
                 found.finish()
 
     def _known(self, measure: Measure) -> Known:
@@ -275,8 +278,9 @@ class TestEvaluation:
             return Known(Fraction(0), Fraction(1), len(self._of(measure.subjects[0]).data), error=error)
         first = self._of(measure.subjects[0])
         if measure.metric == "accuracy":
-            predictions = first.predictions()
-            return metrics.accuracy(len(first.correct()), predictions.count(None), len(predictions))
+            standing = first.standing(voted=first.draws)
+            near = first.why_unknown(voted=True) if first.draws else ""
+            return metrics.accuracy(standing.count(True), standing.count(None), len(standing), near)
         if measure.metric == "share":
             groups = self._populations(measure)
             return metrics.share(len(groups[dict(measure.options)["population"]]), len(first.data))
@@ -302,21 +306,26 @@ class TestEvaluation:
         if measure.metric in ("robust_accuracy", *PLAIN):
             missing = tuple(first.data.ids[p] for p in sorted({*found.ledger.errors, *self._unknown(measure)}))
             if measure.metric in PLAIN:
-                return replace(metrics.surviving(found.ledger, attack), missing=missing)
-            unknown = first.predictions().count(None)
-            return replace(metrics.surviving(found.ledger, attack, distrust, unknown), missing=missing)
+                # Whatever a target does, an attack on a source that speaks against attacks shows little of it.
+                doubt = self._problem(measure, "inconclusive", measure.subjects[1:])
+                return replace(metrics.surviving(found.ledger, attack, doubt), missing=missing)
+            unknown = first.standing(voted=found.voted).count(None)
+            why = first.why_unknown(voted=found.voted)
+            return replace(metrics.surviving(found.ledger, attack, distrust, unknown, why), missing=missing)
+        unknown = first.predictions().count(None)
+        if measure.metric == "security_curve":
+            eps = Fraction(dict(measure.options)["eps"])
+            return metrics.surviving_at(found.ledger, first.correct(), unknown, eps, attack, distrust)
         if not found.ledger.complete:
             return Known(Fraction(0), float("inf"), found.ledger.n, complete=False, measurement=found.ledger.key)
-        unknown = first.predictions().count(None)
+        if measure.metric == "critical_strength":
+            return self._critical(measure, attack, distrust)
         if unknown and measure.metric in ("distance", "failed"):  # neither correct nor wrong, so of no group
             problem = f"{unknown} of {len(first.data)} samples have a clean output that is not finite"
             return metrics.unknown_distance(found.ledger, attack, problem)
         if measure.metric == "distance":
             quantile = Fraction(dict(measure.options).get("quantile", "1/2"))
             return metrics.distance_quantile(found.ledger, first.correct(), quantile, attack, distrust)
-        if measure.metric == "security_curve":
-            eps = Fraction(dict(measure.options)["eps"])
-            return metrics.surviving_at(found.ledger, first.correct(), unknown, eps, attack, distrust)
         if measure.metric == "clever":
             return metrics.mean_score(found.ledger, first.correct(), dict(measure.options), attack)
         if measure.metric == "failed":
@@ -331,15 +340,45 @@ class TestEvaluation:
             distrust=distrust,
         )
 
+    def _critical(self, measure: Measure, attack: str, distrust: str) -> Known:
+        """The strength at which the two subjects of ``measure`` part, both completely measured."""
+        options = dict(measure.options)
+        sweep = [Fraction(text) for text in options["eps"].split()]
+        curves = []
+        for subject, found in zip(measure.subjects, self._measurements(measure), strict=True):
+            correct, unknown = self._of(subject).correct(), self._of(subject).predictions().count(None)
+            curves.append(
+                [metrics.surviving_at(found.ledger, correct, unknown, eps, attack, distrust) for eps in sweep]
+            )
+        return metrics.critical_strength(curves[0], curves[1], sweep, Fraction(options["tolerance"]))
+
+    def _measurements(self, measure: Measure) -> tuple[Measurement, ...]:
+        """The measurements that ``measure`` rests on: of a comparison by strength those of both subjects."""
+        if measure.metric == "critical_strength":
+            return tuple(self._attacked_subject(measure, subject) for subject in measure.subjects)
+        found = self._measurement(measure)
+        return () if found is None else (found,)
+
     def _measurement(self, measure: Measure) -> Measurement | None:
-        """The measurement that ``measure`` rests on, if it is one that runs in units."""
+        """The measurement that ``measure`` rests on, if it is one that runs in units; of several the next to run."""
         if measure.plan is None:
             return None
-        prepared = self._of(measure.subjects[0])
-        prepared.predictions()  # the report tells the clean errors, when the model may be another one
+        if measure.metric == "critical_strength":
+            both = self._measurements(measure)
+            return next((one for one in both if not one.ledger.complete), both[0])
+        return self._attacked_subject(measure, measure.subjects[0])
+
+    def _attacked_subject(self, measure: Measure, subject: Subject) -> Measurement:
+        assert measure.plan is not None
+        prepared = self._of(subject)
+        prepared.standing(
+            voted=measure.plan.randomised
+        )  # the report tells the clean errors, when the model may be another one
         source = self._of(measure.subjects[1]) if measure.metric == "transfer" else None
         found = prepared.measurement(kind_of(measure.metric), measure.plan, source)
-        self.measured[found.ledger.key] = found
+        for one in (found, found.crafted):
+            if one is not None:
+                self.measured[one.ledger.key] = one
         return found
 
     def _populations(self, measure: Measure) -> Mapping[str, tuple[int, ...]]:
@@ -359,13 +398,13 @@ class TestEvaluation:
         count = facts.parameters if measure.metric == "parameters" else facts.size_bytes
         return Fraction(count(module))
 
-    def _problem(self, measure: Measure, level: str) -> str:
-        """The findings of ``level`` about the subjects of ``measure``, in one sentence."""
+    def _problem(self, measure: Measure, level: str, subjects: Sequence[Subject] | None = None) -> str:
+        """The findings of ``level`` about the subjects of ``measure`` (or those given), in one sentence."""
         found = [
             f"{subject.role}: {finding.message}"
-            for subject in measure.subjects
+            for subject in (measure.subjects if subjects is None else subjects)
             for finding in self._of(subject).findings()
-            if finding.level == level
+            if finding.level == level and not (finding.randomness and _voted(measure))
         ]
         return "; ".join(found)
 
@@ -378,12 +417,16 @@ class TestEvaluation:
         """The positions that were not attacked although they may be robust: their clean output is not finite."""
         if measure.metric != "robust_accuracy":
             return []
-        predictions = self._of(measure.subjects[0]).predictions()
-        return [position for position, predicted in enumerate(predictions) if predicted is None]
+        standing = self._of(measure.subjects[0]).standing(voted=_voted(measure))
+        return [position for position, right in enumerate(standing) if right is None]
 
     def _prefix(self, measure: Measure) -> Sequence[bool]:
         """The outcomes of the samples in their order, up to the first that has none."""
         found = self._measurement(measure)
+        if measure.metric == "security_curve":  # complete, or no share: nothing of it is decided sample by sample
+            predictions = self._of(measure.subjects[0]).predictions()
+            known = predictions.index(None) if None in predictions else len(predictions)
+            return self._flags(measure)[:known]
         if found is None:
             return self._flags(measure)
         survived, broken, unknown = found.ledger.survived, found.ledger.broken, set(self._unknown(measure))
@@ -398,7 +441,7 @@ class TestEvaluation:
     def _flags(self, measure: Measure) -> Sequence[bool]:
         first = self._of(measure.subjects[0])
         if measure.metric == "accuracy":
-            members = set(first.correct())
+            members = set(first.correct(voted=first.draws))
         elif measure.metric == "share":
             members = set(self._populations(measure)[dict(measure.options)["population"]])
         elif measure.metric == "security_curve":

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pytest_prunerob.errors import StoreError
 
-Kind = Literal["clean", "decide", "returned", "minimise", "crafted", "transferred", "estimate"]
-KINDS: tuple[Kind, ...] = ("clean", "decide", "returned", "minimise", "crafted", "transferred", "estimate")
+Kind = Literal["clean", "voted", "decide", "returned", "minimise", "crafted", "transferred", "estimate"]
+KINDS: tuple[Kind, ...] = ("clean", "voted", "decide", "returned", "minimise", "crafted", "transferred", "estimate")
 LARGEST = 2**24  # no index or number of samples is larger (ours: ten times ImageNet's), lest a forged one fill memory
 SHA256 = re.compile("[0-9a-f]{64}")
 WITNESS_FILE = re.compile(f"wit-{SHA256.pattern}[.]npy")
@@ -59,9 +59,10 @@ class Segment:
 
     ``attacked`` are the samples given to the stage, ``broken`` those with a witness (and its distance; in the kinds
     "returned" and "transferred" those misclassified on the returned input), ``errors`` those whose output was not
-    finite or whose attack failed, ``values`` the predicted label (kind "clean"), signed distance (kind "minimise"),
-    signed score (kind "estimate") or distance (kind "crafted") of each sample, ``witnesses`` the inputs that show the
-    breaks (kinds "decide" and "minimise") or were made (kind "crafted"): one set, or several after a union.
+    finite or whose attack failed, ``values`` the predicted label (kind "clean"), 1 or 0 for correct or wrong by the
+    votes (kind "voted"), signed distance (kind "minimise"), signed score (kind "estimate") or distance (kind "crafted")
+    of each sample, ``witnesses`` the inputs that show the breaks (kinds "decide" and "minimise") or were made (kind
+    "crafted"): one set, or several after a union.
     """
 
     key: str

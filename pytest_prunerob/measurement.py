@@ -7,13 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from math import isfinite
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pytest_prunerob import adequacy, attacks, engine, oracle
+from pytest_prunerob import adequacy, attacks, corruptions, engine, oracle, probes, votes
 from pytest_prunerob.adequacy import PROBES, Audit, Check, Finding, audit, off_declared, outcomes
 from pytest_prunerob.attacks import ATTACKS, Pool
 from pytest_prunerob.budget import Budget
@@ -23,7 +22,7 @@ from pytest_prunerob.errors import ModelError, StoreError
 from pytest_prunerob.fingerprint import digest, sources, weights_digest
 from pytest_prunerob.ledger import Cost, Kind, Ledger, Segment, WitnessSet
 from pytest_prunerob.plans import MICRO_BATCH, Plan, resolve
-from pytest_prunerob.store import PROBE_TOLERANCE, SCHEMA, Store
+from pytest_prunerob.store import SCHEMA, Store
 from pytest_prunerob.subjects import LoadedSubject, is_exported, plain_attributes, prepare
 
 KEPT = 8  # prepared subjects kept in memory (ours)
@@ -72,6 +71,7 @@ class Prepared:
     data: Dataset
     bench: Bench
     _probes: Tensor | None = None
+    _drawn_probes: Tensor | None = None
     known_logits: dict[int, Tensor] = field(default_factory=dict)
     _findings: tuple[Finding, ...] | None = None
     _measurements: dict[str, Measurement] = field(default_factory=dict)
@@ -115,6 +115,15 @@ class Prepared:
             self._probes = known
         return self._probes
 
+    @property
+    def drawn_probes(self) -> Tensor:
+        """The same of a model that draws: means over forwards whose draws follow the seed, so that they repeat."""
+        if self._drawn_probes is None:
+            x = self.data.x[:PROBES]
+            self._drawn_probes, cost = self.bench.engine.mean_logits(self.loaded.module, x, probes.DRAWN)
+            self.bench.spent(cost)
+        return self._drawn_probes
+
     def clean_logits(self, positions: Sequence[int]) -> Tensor | None:
         """Clean logits (N, K) of the samples at ``positions`` if this process has forwarded them all."""
         if not all(position in self.known_logits for position in positions):
@@ -125,11 +134,17 @@ class Prepared:
         """The indicators of the model; those on the probes are kept in the store, that on its accuracy needs all."""
         if self._findings is None:
             found = self._audited()
-            if self.loaded.accuracy is not None and all(finding.level != "error" for finding in found):
-                off = off_declared(len(self.correct()), len(self.data), self.loaded.accuracy)
+            if self.loaded.accuracy is not None and all(f.level != "error" or f.randomness for f in found):
+                right = len(self.correct(voted=any(finding.randomness for finding in found)))
+                off = off_declared(right, len(self.data), self.loaded.accuracy)
                 found = found if off is None else (*found, off)
             self._findings = found
         return self._findings
+
+    @property
+    def draws(self) -> bool:
+        """Whether the model draws at inference, as its check found."""
+        return any(finding.randomness for finding in self.findings())
 
     def _audited(self) -> tuple[Finding, ...]:
         store, key = self.bench.store, self.key("audit", None, indicators=_source_of_audit())
@@ -165,16 +180,20 @@ class Prepared:
     def material(self, kind: str, plan: Plan | None) -> dict[str, Any]:
         """The key material; forward chunk, worker and device are provenance and no part of it."""
         libraries = {ATTACKS[stage.attack].library for stage in plan.stages} if plan else set()
+        voted = kind == "voted" or (plan is not None and plan.randomised)
+        # The same seed draws one thing on a CPU and another on a GPU.
+        draws = {"draws": self.bench.engine.device.partition(":")[0]} if voted else {}
         return {
             "kind": kind,
             "subject": self.loaded.digest,
             "training": list(_training(self.loaded.module)),
             "dataset": self.data.digest,
             "plan": plan.material() if plan else None,
-            "sources": _source_of_attacks() if plan else {},
+            "sources": _source_of_attacks() if plan or voted else {},
             "versions": {name: version(name) for name in sorted({"torch", *libraries})},
             "seed": self.bench.engine.seed,
             "precision": precision(),
+            **draws,
         }
 
     def measurement(self, kind: Kind, plan: Plan | None = None, source: Prepared | None = None) -> Measurement:
@@ -184,15 +203,19 @@ class Prepared:
         """
         if plan is not None:
             plan = resolve(plan, self.data.classes)
+            attacked = None if source is not None else self.loaded.module
             for stage in plan.stages:
-                ATTACKS[stage.attack].require(plan.threat.norm, target=plan.threat.target)
+                attack = ATTACKS[stage.attack]
+                attack.require(plan.threat.norm, target=plan.threat.target, module=attacked)
+                if attack.check is not None:
+                    attack.check(stage, self.data.inputs)
         crafted = None if source is None else source.measurement("crafted", plan)
         key = self.key(kind, plan) if crafted is None else self.key(kind, plan, crafted=crafted.ledger.key)
         known = self._measurements
         if key not in known:
             start: frozenset[int] = frozenset(range(len(self.data)))
             if kind == "decide":
-                start = frozenset(self.correct())
+                start = frozenset(self.correct(voted=plan is not None and plan.randomised))
             stages = tuple(stage.attack for stage in plan.stages) if plan else ("clean",)
             size = plan.size(len(self.data)) if plan else MICRO_BATCH
             ledger = Ledger(key, kind, len(self.data), size, stages, start)
@@ -212,10 +235,36 @@ class Prepared:
         predicted = {p: label for p, label in enumerate(self.predictions()) if label is not None}
         return Pool(self.data.x[list(predicted)], torch.tensor(list(predicted.values()), dtype=torch.int64))
 
-    def correct(self) -> list[int]:
-        """The positions that are classified correctly on the clean input."""
-        labels = self.data.y.tolist()
-        return [p for p, predicted in enumerate(self.predictions()) if predicted == labels[p]]
+    def standing(self, *, voted: bool = False) -> list[bool | None]:
+        """Whether each sample is classified correctly on the clean input; ``None`` where that is not known.
+
+        By one forward, which leaves open the outputs that are not finite; or, ``voted``, by votes of repeated forwards,
+        which leave open also what is too near to a tie.
+        """
+        if not voted:
+            labels = self.data.y.tolist()
+            return [None if found is None else found == labels[p] for p, found in enumerate(self.predictions())]
+        measurement = self.votes()
+        return [
+            measurement.ledger.values.get(p, 0) > 0 if p not in measurement.ledger.errors else None
+            for p in range(len(self.data))
+        ]
+
+    def why_unknown(self, *, voted: bool) -> str:
+        """Why samples are neither right nor wrong on the clean input: of the first of them."""
+        if not voted:
+            return "the clean output is not finite"
+        return f"on the clean input, {next(iter(self.votes().ledger.errors.values()), 'nothing is open')}"
+
+    def votes(self) -> Measurement:
+        """The votes on the clean inputs, completely measured (kind "voted")."""
+        measurement = self.measurement("voted")
+        measurement.finish()
+        return measurement
+
+    def correct(self, *, voted: bool = False) -> list[int]:
+        """The positions that are classified correctly on the clean input (see :meth:`standing`)."""
+        return [p for p, right in enumerate(self.standing(voted=voted)) if right]
 
 
 @dataclass
@@ -244,11 +293,11 @@ class Measurement:
         if content is None:
             store.misses += 1
             return
-        if not _made_of(content, self.prepared.material(self.kind, self.plan)):
+        if not _made_of(content, self.material):
             store.set_aside(key, "the manifest is that of another measurement")
             store.misses += 1
             return
-        if not self._same_logits(content.get("probes")):
+        if not probes.same(content.get("probes"), self._probes):
             store.set_aside(key, "the stored probe logits are not those of the model")
             store.misses += 1
             return
@@ -266,8 +315,6 @@ class Measurement:
         if bench.store.mode == "ro":
             bench.budget.require(self.text)
             raise bench.store.missing(f"{self.text}")
-        if self.crafted is not None:
-            self.crafted.run(stage, micro_batch)
         with bench.store.lock(key, f"{stage}-{micro_batch}"):
             self.join()
             if self.ledger.todo(micro_batch) != stage:
@@ -283,6 +330,12 @@ class Measurement:
             bench.store.add(segment)
             self.ledger.add(segment)
 
+    @property
+    def material(self) -> dict[str, Any]:
+        """The key material; of inputs that are tried on another model than theirs, the key of their making too."""
+        made = {} if self.crafted is None else {"crafted": self.crafted.ledger.key}
+        return {**self.prepared.material(self.kind, self.plan), **made}
+
     def finish(self) -> None:
         """Run every unit that is left."""
         for micro_batch in range(self.ledger.micro_batches):
@@ -292,16 +345,27 @@ class Measurement:
     @property
     def text(self) -> str:
         """What is measured, in words."""
-        what = self.plan.text if self.plan else "clean accuracy"
-        if self.crafted is not None:
-            what = f"{what}, crafted on the {self.crafted.prepared.loaded.role} model"
-        return f"{self.prepared.loaded.role} model, {what}"
+        clean = "clean accuracy by votes" if self.kind == "voted" else "clean accuracy"
+        return f"{self.prepared.loaded.role} model, {self.attack or clean}"
+
+    @property
+    def attack(self) -> str:
+        """The plan in words, and on which model its inputs were crafted; empty for clean predictions."""
+        text = "" if self.plan is None else self.plan.text
+        return text if self.crafted is None else f"{text}, crafted on the {self.crafted.prepared.loaded.role} model"
 
     def _measured(self, stage: int, micro_batch: int) -> Segment:
         prepared, engine, key = self.prepared, self.prepared.bench.engine, self.ledger.key
         module, data = prepared.loaded.module, prepared.data
         positions = self.ledger.survivors(stage, micro_batch)
         x, y = data.x[list(positions)], data.y[list(positions)]
+        if self.kind == "voted":
+            ballot, cost = engine.votes(module, x, y)
+            self.spend(cost)
+            broken, holds = ballot.broken.tolist(), ballot.holds.tolist()
+            called = {p: float(holds[i]) for i, p in enumerate(positions) if broken[i] or holds[i]}
+            errors = {p: ballot.reason(i) for i, p in enumerate(positions) if p not in called}
+            return Segment(key, stage, micro_batch, positions, {}, errors, called, cost)
         if self.plan is None:
             logits, cost = engine.clean(module, x)
             self.spend(cost)
@@ -343,33 +407,55 @@ class Measurement:
         assert plan is not None
         made = crafted.inputs(stage, micro_batch)
         usable = [position for position in positions if position in made]
-        failed = crafted.ledger.segments[stage, micro_batch].errors
+        failed = crafted.ledger.errors
         errors = {p: failed.get(p, "no input was crafted") for p in positions if p not in made}
         if not usable:
             return Segment(self.ledger.key, stage, micro_batch, tuple(positions), {}, errors)
         z = torch.stack([made[position] for position in usable])
         data, module = prepared.data, prepared.loaded.module
-        result = prepared.bench.engine.judge(module, data.x[usable], z, data.y[usable], plan.threat.norm)
+        result = prepared.bench.engine.judge(module, data.x[usable], z, data.y[usable], plan.threat.norm,
+                                             voted=plan.randomised)  # fmt: skip
         self.spend(result.cost)
         broken = {usable[i]: length for i, length in result.broken.items()}
         errors |= {usable[i]: reason for i, reason in result.errors.items()}
         return Segment(self.ledger.key, stage, micro_batch, tuple(positions), broken, errors, cost=result.cost)
 
     def inputs(self, stage: int, micro_batch: int) -> dict[int, Tensor]:
-        """The crafted inputs (C, H, W) of a unit by position (kind "crafted").
+        """The crafted inputs (C, H, W) of a unit by position (kind "crafted"), made first where the store has none.
 
         Raises:
-            StoreError: where the store has lost one of them.
+            StoreError: where the store loses one of them again and again.
+            BudgetSpentError: where no time is left to make them.
         """
-        store, segment = self.prepared.bench.store, self.ledger.segments[stage, micro_batch]
-        found: dict[int, Tensor] = {}
+        self._craft(stage, micro_batch)
+        try:
+            return self._stored_inputs(stage, micro_batch)
+        except StoreError:  # damaged since they were joined: set aside and reported by now
+            self.ledger.segments.clear()
+            self._seen.clear()
+            self.join()
+            self._craft(stage, micro_batch)
+            return self._stored_inputs(stage, micro_batch)
+
+    def _craft(self, stage: int, micro_batch: int) -> None:
+        while (first := self.ledger.todo(micro_batch)) is not None and first <= stage:
+            self.run(first, micro_batch)
+
+    def _stored_inputs(self, stage: int, micro_batch: int) -> dict[int, Tensor]:
+        store, segment = self.prepared.bench.store, self.ledger.segments.get((stage, micro_batch))
+        if segment is None:  # every sample of it failed in a stage before
+            return {}
+        found: dict[int, tuple[float, str, Tensor]] = {}
         for kept in segment.witnesses:
             rows = store.rows(self.ledger.key, kept)
-            if rows is not None:
-                found.update(zip(kept.positions, torch.from_numpy(rows.copy()), strict=True))
+            for place, position in enumerate(kept.positions if rows is not None else ()):
+                assert rows is not None
+                # Where two processes made the unit, the order in which their files were read decides nothing.
+                one = (kept.distances[place], kept.hashes[place], torch.from_numpy(rows[place].copy()))
+                found[position] = min(found.get(position, one), one, key=lambda item: item[:2])
         if lost := set(segment.values) - found.keys():
             raise StoreError(f"{self.text}: the store has lost the input crafted for sample {min(lost)}; run again")
-        return found
+        return {position: tensor for position, (_, _, tensor) in found.items()}
 
     def spend(self, cost: Cost) -> None:
         """Count work done for this measurement."""
@@ -389,28 +475,26 @@ class Measurement:
 
     def _manifest(self) -> dict[str, Any]:
         return {
-            **self.prepared.material(self.kind, self.plan),
-            "probes": [[v if isfinite(v) else repr(v) for v in row] for row in self.prepared.probes.double().tolist()],
+            **self.material,
+            "probes": probes.to_json(self._probes),
             "shape": self.ledger.shape(),
             "provenance": {
                 "role": self.prepared.loaded.role,
-                "plan": self.plan.text if self.plan else "",
+                "plan": self.attack,
                 "data": self.prepared.data.name,
                 "device": self.prepared.bench.engine.device,
                 "chunk": self.prepared.bench.engine.chunk,
             },
         }
 
-    def _same_logits(self, stored: Any) -> bool:
-        logits = self.prepared.probes.double()
-        try:
-            before = torch.tensor([[float(value) for value in row] for row in stored], dtype=torch.float64)
-        except (TypeError, ValueError, OverflowError):
-            return False
-        if before.shape != logits.shape:
-            return False
-        scale = max(1.0, float(logits.abs().nan_to_num(0.0, 0.0).max()))
-        return torch.allclose(before, logits, rtol=0.0, atol=PROBE_TOLERANCE * scale, equal_nan=True)
+    @property
+    def voted(self) -> bool:
+        """Whether votes decide the outcomes, so that the subject may draw."""
+        return self.kind == "voted" or (self.plan is not None and self.plan.randomised)
+
+    @property
+    def _probes(self) -> Tensor:
+        return self.prepared.drawn_probes if self.voted else self.prepared.probes
 
 
 def precision() -> dict[str, str | bool]:
@@ -449,7 +533,7 @@ def _stored_findings(content: Mapping[str, Any], material: Mapping[str, Any]) ->
 
 def _source_of_attacks() -> Mapping[str, str]:
     # Defaults that no plan names are in these files, and so is the rule of what counts as a witness.
-    return sources(attacks, engine, oracle)
+    return sources(attacks, corruptions, engine, oracle, votes)
 
 
 def _source_of_audit() -> Mapping[str, str]:

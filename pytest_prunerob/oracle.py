@@ -6,17 +6,17 @@ a sample with a witness is not forwarded again; in mode *minimise* nothing is fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pytest_prunerob.errors import PrunerobError
+from pytest_prunerob.errors import ModelError, PrunerobError
 
 # What lies further out than this is no rounding: L1 AutoAttack works at 3ε and 2ε on purpose (ours).
 OVERSHOOT = 1.05
@@ -65,36 +65,74 @@ class Network:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, K) of ``x`` (N, C, H, W)."""
+        return self._computed(self.module, x)
+
+    def exits(self, x: Tensor) -> Tensor:
+        """Logits (N, E, K) of all E exits for ``x`` (N, C, H, W), counted as one pass of each sample.
+
+        Raises:
+            ModelError: where the network has no exits, or what they give cannot be stacked.
+        """
+        return self._computed(partial(_stacked, exits_of(self.module)), x)
+
+    def _computed(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         while True:
             try:
-                return self._forward(x)
+                return self._forward(function, x)
             except torch.OutOfMemoryError:
                 if self.chunk == 1 or len(x) == 1:
                     raise
                 self.chunk = max(1, min(self.chunk, len(x)) // 2)
                 torch.cuda.empty_cache()
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _forward(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        counted = partial(self._counted, function)
         if len(x) <= self.chunk:
-            return self._counted(x)
+            return counted(x)
         graph = torch.is_grad_enabled() and x.requires_grad
         parts = []
         for piece in torch.split(x, self.chunk):
             # Without recomputation the graphs of all chunks would be alive together, which is what did not fit.
-            part = checkpoint(self._counted, piece, use_reentrant=False) if graph else self._counted(piece)
+            part = checkpoint(counted, piece, use_reentrant=False) if graph else counted(piece)
             parts.append(part)
         return torch.cat(parts)
 
-    def _counted(self, x: Tensor) -> Tensor:
+    def _counted(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         self.prepare(len(x))
         self.meter.forward += len(x)
-        logits = self.module(x)
+        logits = function(x)
         if logits.requires_grad:
             logits.register_hook(partial(self._count_backward, len(x)))  # type: ignore[no-untyped-call]
         return logits
 
     def _count_backward(self, n: int, _: Tensor) -> None:
         self.meter.backward += n
+
+
+def exits_of(module: object) -> Callable[[Tensor], Sequence[Tensor]]:
+    """The method ``exits(x)`` of ``module``, which gives the logits (N, K) of each of its exits.
+
+    Raises:
+        ModelError: where it has none.
+    """
+    found = getattr(module, "exits", None)
+    if not callable(found) or isinstance(found, nn.Module):
+        has = "no method exits(x)" if found is None else f"no method exits(x) (its attribute exits is a {_kind(found)})"
+        raise ModelError(f"the model has {has}: an attack on several exits needs one that returns the logits of each")
+    method: Callable[[Tensor], Sequence[Tensor]] = found
+    return method
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _stacked(exits: Callable[[Tensor], Sequence[Tensor]], x: Tensor) -> Tensor:
+    given = list(exits(x))
+    shapes = [tuple(part.shape) if isinstance(part, Tensor) else _kind(part) for part in given]
+    if not given or len(set(shapes)) > 1 or not isinstance(given[0], Tensor) or given[0].shape[:-1] != x.shape[:1]:
+        raise ModelError(f"exits(x) gives {shapes}: it must give logits (N, K) with N = {len(x)} for each exit")
+    return torch.stack(given, dim=1)
 
 
 @dataclass
@@ -207,6 +245,27 @@ class Oracle:
             shown = call.recorded.index_copy(0, live, part)
         self._freeze(call, live, z.detach()[live], part.detach())
         return shown
+
+    def exits(self, z: Tensor) -> Tensor:
+        """Logits (N, E, K) of all exits for ``z``, for attacks on networks with several; they break nothing.
+
+        What counts is the output that :meth:`__call__` judges. Within :meth:`call` frozen rows are not forwarded (their
+        logits are 0, without a gradient), and a row whose exits are not finite is frozen with that error.
+        """
+        call = self._call
+        if call is None:
+            return self.network.exits(z)
+        if len(z) != len(call.rows):
+            raise PositionsLostError(f"the attack forwarded {len(z)} inputs for {len(call.rows)} samples")
+        live = (~call.frozen).nonzero().squeeze(1)
+        if len(live) == 0:
+            raise Finished
+        part = self.network.exits(z[live])
+        failed = ~part.detach().isfinite().flatten(1).all(1)
+        if bool(failed.any()):
+            self._note(z.detach()[live[failed]], call.rows[live[failed]])
+            call.frozen[live[failed]] = True
+        return part.new_zeros(len(z), *part.shape[1:]).index_copy(0, live, part)
 
     def submit(self, z: Tensor, rows: Tensor) -> Tensor:
         """Judge inputs that an attack returned for the samples ``rows``; returns which of them are witnesses."""

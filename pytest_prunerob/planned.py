@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -16,6 +17,13 @@ from pytest_prunerob.estimates import stage_bound
 from pytest_prunerob.fingerprint import digest
 from pytest_prunerob.ledger import Cost, Kind, Ledger
 from pytest_prunerob.plans import MICRO_BATCH, Plan, Stage
+from pytest_prunerob.votes import LOOKS
+
+_AS: Mapping[Kind, str] = {
+    "returned": ", as returned",
+    "crafted": ", crafted for others",
+    "transferred": ", crafted on another model",
+}
 
 
 @dataclass
@@ -98,9 +106,7 @@ def measurement_left(
         total = sum(left, Cost())
         stages.append(StagePlan(name, len(left), len(sizes), total.forward, total.backward))
     text = plan.text if plan is not None else "clean predictions"
-    return PlannedMeasurement(
-        key, title, f"{text}, as returned" if kind == "returned" else text, len(data), stages, easiest
-    )
+    return PlannedMeasurement(key, title, f"{text}{_AS.get(kind, '')}", len(data), stages, easiest)
 
 
 def load_of(data: Dataset, samples: int) -> Load:
@@ -109,8 +115,9 @@ def load_of(data: Dataset, samples: int) -> Load:
 
 
 def _bound(plan: Plan | None, number: int, kind: Kind, load: Load) -> Cost:
-    if plan is None:
-        return Cost(load.samples)
+    if plan is None or kind == "transferred":
+        voted = kind == "voted" or (plan is not None and plan.randomised)
+        return Cost(load.samples * (LOOKS[-1] if voted else 1))
     return stage_bound(plan.stages[number], plan.threat.norm, kind, load)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pytest_prunerob.randomness import seeded
 from pytest_prunerob.subjects import as_logits
 
 __all__ = ["MISMATCH", "discrete", "gradient_mismatch"]
@@ -103,8 +104,12 @@ def _derivative(net: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _weighted(net: nn.Module, z: Tensor) -> Tensor:
-    """A weighted sum of the logits of each sample: the plain sum of probabilities would not move."""
-    logits = as_logits(net(z), samples=len(z))
+    """A weighted sum of the logits of each sample: the plain sum of probabilities would not move.
+
+    What the network draws is the same in every call, so that differences are those of the inputs.
+    """
+    with seeded(0):
+        logits = as_logits(net(z), samples=len(z))
     return (logits * torch.linspace(1, 2, logits.shape[1], device=logits.device, dtype=logits.dtype)).sum(1)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_prunerob.adequacy.probe import Finding, Probe, forward
+from pytest_prunerob.randomness import seeded
 
 __all__ = ["data_dependent", "optimises", "stateful"]
 
@@ -66,7 +67,10 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def data_dependent(probe: Probe) -> Finding | None:
-    """Whether inputs of one shape go through different operations: early exits, loops until something holds."""
+    """Whether inputs of one shape go through different operations: early exits, loops until something holds.
+
+    What a model draws is the same for all of them, so that a branch that hangs on a draw is none of these.
+    """
     some = probe.x[:COMPARED]
     grey = torch.full_like(some, 0.5)
     batches = [grey, grey, 1 - some, *(some[i : i + 1].expand_as(some) for i in range(len(some)))]
@@ -83,7 +87,7 @@ def data_dependent(probe: Probe) -> Finding | None:
 
 def _operations(probe: Probe, batch: Tensor) -> list[str]:
     watch = _Operations()
-    with watch:
+    with seeded(0), watch:
         forward(probe.module, batch)
     return watch.names
 

@@ -13,7 +13,7 @@ import torch
 
 from pytest_prunerob.adequacy.check import RISE_WITH_EPS, SWEEP, UNBOUNDED_STEPS, Check
 from pytest_prunerob.adequacy.readout import audit_readout
-from pytest_prunerob.adequacy.stages import Audit, Case, again, met_errors
+from pytest_prunerob.adequacy.stages import Audit, Case, again, expecting, met_errors
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.ledger import Cost
 from pytest_prunerob.plans import Plan, Stage, ThreatModel
@@ -35,6 +35,7 @@ def unbounded(case: Case) -> Audit:
     left, cost = torch.arange(len(case.x)), Cost()
     for name in ("apgd-ce", "apgd-dlr")[: 2 if case.classes > 2 else 1]:
         stage = Stage(name, (("restarts", 1), ("rho", "3/4"), ("start", "clean"), ("steps", UNBOUNDED_STEPS)))
+        stage = stage.changed(**expecting(case.plan))
         plan = Plan("unbounded", "fixed", whole, (stage,), case.plan.micro_batch)
         result = case.engine.run("decide", case.module, plan, 0, case.x[left], case.y[left], case.classes)
         cost += result.cost

@@ -12,20 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pytest_prunerob.randomness import seeded
 from pytest_prunerob.subjects import as_logits, plain_attributes
 
-__all__ = ["Finding", "Level", "Probe", "State", "differs", "forward", "untouched"]
+__all__ = ["Finding", "Level", "Probe", "State", "differs", "drawn_alike", "forward", "untouched"]
 
 Level = Literal["error", "inconclusive"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One reason why survival may not count: the indicator that fired, how bad, and one sentence on what to do."""
+    """One reason why survival may not count: the indicator that fired, how bad, and one sentence on what to do.
+
+    ``randomness``: it says no more than that the model draws at inference, which measures by votes take into account.
+    """
 
     indicator: str
     level: Level
     message: str
+    randomness: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ class Probe:
     """Clean samples and their ``logits``.
 
     ``noise`` is the largest difference (NaN or infinite: there is no saying) between these and other forwards of the
-    same inputs; ``before`` the state of the module before the first forward, ``trains`` whether it is in train mode.
+    same inputs; ``before`` the state of the module before the first forward, ``trains`` whether more than dropout is
+    in train mode.
     """
 
     module: nn.Module
@@ -86,6 +92,12 @@ def forward(module: nn.Module, x: Tensor) -> Tensor:
     """Logits (N, K) of ``x: (N, C, H, W)``, without gradients; ``x`` stays as it is."""
     with torch.no_grad():
         return as_logits(module(x.clone()), samples=len(x))
+
+
+def drawn_alike(module: nn.Module, x: Tensor) -> Tensor:
+    """Logits (N, K) of ``x: (N, C, H, W)`` with the draws that follow one fixed seed, the same in every call."""
+    with seeded(0):
+        return forward(module, x)
 
 
 def differs(a: Tensor, b: Tensor, limit: float) -> bool:

@@ -7,6 +7,7 @@ class and one random point on its surface is of the other. An attack that can wo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -106,7 +107,7 @@ def _task(case: Case, features: Callable[[Tensor], Tensor], x: Tensor, generator
     """The two-class network around ``x`` (1, C, H, W); "failed" where no plane parts the points, else "invalid"."""
     from sklearn.svm import LinearSVC
 
-    norm, radius = case.plan.threat.norm, float(case.plan.threat.radius)
+    norm, radius = case.plan.threat.norm, float(case.radius)
 
     def ball(many: int, part: float) -> Tensor:
         around = x.expand(many, *x.shape[1:])
@@ -142,6 +143,8 @@ def _solved(case: Case, task: Readout, x: Tensor) -> tuple[bool, Cost]:
         if not ATTACKS[stage.attack].gradient:
             continue
         plan = case.plan.of((again(stage, case.plan),))
+        if plan.threat.target:  # the class behind the label is the one to be found; the others are beyond all gradients
+            plan = replace(plan, threat=replace(plan.threat, target="next"))
         result = case.engine.run("decide", task, plan, 0, x.cpu(), label, task.classes)
         cost += result.cost
         if result.broken:

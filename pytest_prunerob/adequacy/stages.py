@@ -31,9 +31,11 @@ from pytest_prunerob.adequacy.check import (
 )
 from pytest_prunerob.adequacy.trace import Trace, Watch, at_clean, margin, trace
 from pytest_prunerob.attacks import ATTACKS
-from pytest_prunerob.engine import Engine, Result
+from pytest_prunerob.engine import Engine, Result, targets
 from pytest_prunerob.ledger import Cost
-from pytest_prunerob.plans import Plan, Stage, autoattack, pgd
+from pytest_prunerob.plans import Plan, Stage, apgd, pgd
+from pytest_prunerob.plans.plan import FEWEST_CLASSES
+from pytest_prunerob.randomness import seeded
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ class Case:
     survivors: int
     broken_by: Mapping[int, int]
     examples: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def radius(self) -> Fraction:
+        """ε, or where it is larger the length of the box, beyond which no input lies."""
+        features = self.x[0].numel()
+        longest = {"linf": 1.0, "l2": features**0.5}.get(self.plan.threat.norm, float(features))
+        return min(self.plan.threat.radius, Fraction(longest))
 
     def of_all(self, count: int) -> float:
         """How many of all survivors ``count`` of the checked ones stand for."""
@@ -102,16 +111,18 @@ def forwards(stage: Stage) -> int:
     params = dict(stage.params)
     if "queries" in params:
         return stage.integer("queries") * stage.integer("restarts")
-    runs = int(params.get("restarts", 1)) * int(params.get("targets", 1))
+    runs = int(params.get("restarts", 1)) * int(params.get("targets", 1)) * int(params.get("eot", 1))
     return (int(params.get("steps", 1)) + 1) * runs * (2 if stage.attack.startswith("fab") else 1)
 
 
 def again(stage: Stage, plan: Plan) -> Stage:
     """``stage`` of ``plan`` as its audit runs it: once, two targets at most, fixed steps doubled."""
-    if stage.attack == "fgsm":  # one step, doubled, is PGD with two
+    if stage.attack in ("fgsm", "r-fgsm"):  # one step, doubled, is PGD with two; R-FGSM has no choice of its start
         return pgd(norm=plan.threat.norm, eps=str(plan.threat.eps), steps=2, step_size=str(plan.threat.eps),
-                   random_start=bool(stage.get("random_start"))).stages[0]  # fmt: skip
+                   random_start=bool(dict(stage.params).get("random_start", True))).stages[0]  # fmt: skip
     attack, params = ATTACKS[stage.attack], dict(stage.params)
+    if attack.stand_in is not None:
+        return attack.stand_in(stage, plan.threat)
     light = {name: value for name, value in (("restarts", 1), ("targets", 2)) if name in params}
     if "targets" in light:
         light["targets"] = min(2, stage.integer("targets"))
@@ -138,9 +149,22 @@ def second_opinion(plan: Plan) -> Stage | None:
     if not attacks or any(attack.convergence == "trace" and attack.loss != "ce" for attack in attacks):
         return None
     threat = plan.threat
-    if threat.norm not in ATTACKS["apgd-dlr"].norms or threat.target:
+    if threat.norm not in ATTACKS["apgd-dlr"].norms:
         return None
-    return autoattack(["apgd-dlr"], norm=threat.norm, eps=str(threat.eps)).stages[0].changed(restarts=1)
+    return (
+        apgd(norm=threat.norm, eps=str(threat.eps), loss="dlr", target=threat.target or None)
+        .stages[0]
+        .changed(**expecting(plan))
+    )
+
+
+def expecting(plan: Plan) -> dict[str, int]:
+    """The parameter by which the stages of ``plan`` take expectations and votes judge them, where they do.
+
+    A stage that an audit adds needs it too: without it single forwards would judge a subject that draws.
+    """
+    eot = [stage.integer("eot") for stage in plan.stages if "eot" in dict(stage.params)]
+    return {"eot": max(eot)} if eot else {}
 
 
 def audit_plan(case: Case) -> Audit:
@@ -160,8 +184,9 @@ def second_loss(case: Case) -> Audit:
     stage = second_opinion(case.plan)
     if stage is None:
         return Audit((Check("second-loss", "not applicable", "the plan has APGD on the margin, or no gradient stage"),))
-    if case.classes < 3:
-        return Audit((Check("second-loss", "not applicable", "the DLR loss needs three classes"),))
+    if case.classes < FEWEST_CLASSES[stage.attack]:
+        message = f"the DLR loss needs {FEWEST_CLASSES[stage.attack]} classes here"
+        return Audit((Check("second-loss", "not applicable", message),))
     result = case.engine.run("decide", case.module, case.plan.of((stage,)), 0, case.x, case.y, case.classes, case.clean)
     if result.errors:
         return Audit((met_errors("second-loss", "", result.errors),), cost=result.cost)
@@ -182,11 +207,14 @@ def audit_stage(case: Case, number: int) -> Audit:
     stage = case.plan.stages[number]
     attack = ATTACKS[stage.attack]
     plan = case.plan.of((again(stage, case.plan),))
-    watch = Watch(case.y.to(case.engine.device), attack.loss)
+    goal = targets(case.plan.threat.target, case.x, case.y, case.clean)
+    aim = (case.y if goal is None else goal).to(case.engine.device)
+    watch = Watch(aim, attack.loss, towards=goal is not None, mean_of=int(dict(stage.params).get("eot", 1)))
     result = case.engine.run("decide", case.module, plan, 0, case.x, case.y, case.classes, case.clean, watch)
     clean = None
     if attack.loss:
-        clean = at_clean(case.module, case.x.to(case.engine.device), case.y.to(case.engine.device), attack.loss)
+        with seeded(case.engine.seed):
+            clean = at_clean(case.module, case.x.to(case.engine.device), aim, attack.loss)
     seen = trace(watch, len(case.x), clean)
     left = torch.ones(len(case.x), dtype=torch.bool)
     left[list(result.broken)] = False
@@ -196,7 +224,7 @@ def audit_stage(case: Case, number: int) -> Audit:
         if attack.convergence == "trace":
             checks.append(_rising(stage.attack, seen, left))
         if "step_size" in dict(stage.params):
-            checks.append(_reach(stage, case.plan))
+            checks.append(_reach(stage, case))
     checks.append(_new_breaks(case, stage.attack, len(result.broken), doubled=attack.convergence == "doubled"))
     return Audit(tuple(checks), ((number, result),) if result.broken else (),
                  result.cost + (Cost(len(case.x), len(case.x)) if attack.loss else Cost()))  # fmt: skip
@@ -219,7 +247,7 @@ def unstable(case: Case) -> Check:
     """The margin must not jump between random neighbours much nearer than ε."""
     device = case.engine.device
     x, y = case.x.to(device), case.y.to(device)
-    radius = NEIGHBOUR * float(case.plan.threat.radius)
+    radius = NEIGHBOUR * float(case.radius)
     generator = torch.Generator().manual_seed(case.engine.seed)
     before = margin(case.engine.clean(case.module, case.x)[0].to(device), y)
     changes = []
@@ -276,12 +304,12 @@ def _rising(stage: str, seen: Trace, left: Tensor) -> Check:
     return Check("not-converged", "failed" if value > RISING else "passed", message, stage, value, RISING)
 
 
-def _reach(stage: Stage, plan: Plan) -> Check:
+def _reach(stage: Stage, case: Case) -> Check:
     """Steps that add up to less than ε never see most of the ball, nor do twice as many where they are tiny."""
-    way = stage.integer("steps") * Fraction(str(stage.get("step_size")))
-    message = f"all its steps together are {float(way):.3g} long, and ε is {float(plan.threat.radius):.3g}"
-    outcome: Outcome = "failed" if way < plan.threat.radius else "passed"
-    return Check("not-converged", outcome, message, stage.attack, float(way / plan.threat.radius), 1.0)
+    way, radius = stage.integer("steps") * Fraction(str(stage.get("step_size"))), case.radius
+    message = f"all its steps together are {float(way):.3g} long, and ε is {float(radius):.3g}"
+    outcome: Outcome = "failed" if way < radius else "passed"
+    return Check("not-converged", outcome, message, stage.attack, float(way / radius), 1.0)
 
 
 def _new_breaks(case: Case, stage: str, broken: int, *, doubled: bool) -> Check:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pytest_prunerob.adequacy.check import Check
 from pytest_prunerob.adequacy.discrete import MISMATCH, discrete, gradient_mismatch
 from pytest_prunerob.adequacy.dynamic import data_dependent, optimises, stateful
-from pytest_prunerob.adequacy.probe import Finding, Level, Probe, differs, forward, untouched
+from pytest_prunerob.adequacy.probe import Finding, Level, Probe, differs, drawn_alike, forward, untouched
 from pytest_prunerob.errors import DatasetError, ModelError
 from pytest_prunerob.subjects import as_logits, is_exported
 
@@ -59,6 +59,10 @@ NOISE_ROOM = 10
 ROW_SUM = 1e-2
 # Rounding below 0 and above 1 that a probability may show. Ours.
 UNIT_SLACK = 1e-3
+# Layers that do nothing in train mode but draw.
+DRAWING = (nn.modules.dropout._DropoutNd, nn.RReLU)
+# What measures a model that draws (see ``plans.Plan.randomised``).
+RAND = 'autoattack("rand", ...)'
 # Chance of so few or so many correct samples if the declared accuracy were true. Ours: once in a million audits.
 ACCURACY_LEVEL = 1e-6
 
@@ -84,7 +88,8 @@ def audit(module: nn.Module, x: Tensor, *, classes: int, exported: bool) -> tupl
         with untouched(module) as state:
             logits = forward(module, x)
             noise = _noise(module, x, logits)
-            probe = Probe(module, x, classes, logits, noise, state, mode is not None)
+            trains = mode is not None and not mode.randomness
+            probe = Probe(module, x, classes, logits, noise, state, trains)
             found = [indicator(probe) for indicator in INDICATORS.values()]
     except torch.OutOfMemoryError:
         if len(x) == 1:
@@ -138,7 +143,12 @@ def _train_mode(module: nn.Module, exported: bool) -> Finding | None:
     if not on:
         return None
     names = ", ".join(on[:3]) + (f" and {len(on) - 3} more" if len(on) > 3 else "")
-    return Finding("train-mode", "error", f"in train mode: {names}; call .eval() on the model where it is made")
+    message = f"in train mode: {names}; call .eval() on the model where it is made"
+    parts = dict(module.named_modules())
+    if not all(isinstance(parts.get(name), DRAWING) for name in on):
+        return Finding("train-mode", "error", message)
+    message = f"{message}, or claim under {RAND} if its dropout is to stay on"
+    return Finding("train-mode", "error", message, randomness=True)
 
 
 def _non_finite(probe: Probe) -> Finding | None:
@@ -164,7 +174,10 @@ def _class_count(probe: Probe) -> Finding | None:
 
 
 def _batch_coupling(probe: Probe) -> Finding | None:
-    """Each probe beside other neighbours, in another place, and alone must get the logits it got first."""
+    """Each probe beside other neighbours, in another place, and alone must get the logits it got first.
+
+    Beside other neighbours a model that draws is given the same draws again, so that noise hides nothing.
+    """
     if not probe.finite or not math.isfinite(probe.noise):
         return None
     x, base = probe.x, probe.logits
@@ -172,17 +185,21 @@ def _batch_coupling(probe: Probe) -> Finding | None:
     spread = float((base - base.mean(dim=1, keepdim=True)).abs().max())
     size = float(base.abs().max())
     noise = NOISE_ROOM * probe.noise
+    alike = not _repeats(probe) and _follows_seed(probe)
 
-    def limit(share: float, ulps: int) -> float:
-        return max(share, ulps * eps) * spread + ulps * torch.finfo(base.dtype).eps * size + noise
+    def limit(share: float, ulps: int, room: float = noise) -> float:
+        return max(share, ulps * eps) * spread + ulps * torch.finfo(base.dtype).eps * size + room
 
+    beside = limit(SAME_SIZE, SAME_SIZE_ULPS, 0.0 if alike else noise)
+    look = drawn_alike if alike else forward
+    first = drawn_alike(probe.module, x) if alike else base
     same = limit(SAME_SIZE, SAME_SIZE_ULPS)
     other = limit(OTHER_SIZE, OTHER_SIZE_ULPS)
     rows = torch.arange(len(x), device=x.device)
     for parity in (0, 1):
         kept = rows % 2 == parity
         mixed = torch.where(kept.view(-1, *[1] * (x.ndim - 1)), x, 1 - x.roll(1, 0))
-        if bool(kept.any()) and differs(forward(probe.module, mixed)[kept], base[kept], same):
+        if bool(kept.any()) and differs(look(probe.module, mixed)[kept], first[kept], beside):
             return _coupled("other neighbours in the batch")
     if differs(forward(probe.module, x.flip(0)).flip(0), base, same):
         return _coupled("another order of the batch")
@@ -242,14 +259,24 @@ def _gradient(probe: Probe) -> Finding | None:
 def _repeatable(probe: Probe) -> Finding | None:
     if not probe.finite:
         return None
-    if probe.noise <= _rounding(probe.logits):
+    if _repeats(probe):
         return None
-    return Finding(
-        "repeatable",
-        "inconclusive",
-        f"two forwards of the same inputs differ by up to {probe.noise:.2g}: switch the randomness off, or evaluate "
-        "with the randomised version of the attack",
-    )
+    seen = f"two forwards of the same inputs differ by up to {probe.noise:.2g}"
+    if _follows_seed(probe):
+        what = f"{seen}: switch the randomness off, or claim robust_accuracy under {RAND}, which judges by votes"
+        return Finding("repeatable", "error", what, randomness=True)
+    what = f"{seen}, and no seed repeats them: draw from the global generator of torch, NumPy or Python"
+    return Finding("repeatable", "error", f"{what}, and claim under {RAND}")
+
+
+def _repeats(probe: Probe) -> bool:
+    return probe.noise <= _rounding(probe.logits)
+
+
+def _follows_seed(probe: Probe) -> bool:
+    """Whether forwards repeat once what they draw from is seeded."""
+    again = [drawn_alike(probe.module, probe.x) for _ in range(2)]
+    return not differs(again[0], again[1], _rounding(probe.logits))
 
 
 def _probabilities(probe: Probe) -> Finding | None:

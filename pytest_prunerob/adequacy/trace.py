@@ -61,10 +61,16 @@ class Step:
 
 @dataclass
 class Watch:
-    """Told of every forward of an attack on samples with labels ``y`` (N,); ``loss`` names the family of its loss."""
+    """Told of every forward of an attack on samples with labels ``y`` (N,); ``loss`` names the family of its loss.
+
+    ``towards`` says that ``y`` are classes to move to, whose loss the attack lowers: it counts with the other sign.
+    ``mean_of`` is the number of forwards that each step of the attack takes the mean of.
+    """
 
     y: Tensor
     loss: str
+    towards: bool = False
+    mean_of: int = 1
     steps: list[Step] = field(default_factory=list)
     _rows: Tensor | None = None
 
@@ -73,7 +79,7 @@ class Watch:
         loss = None
         if rows is not None and self.loss in LOSSES:
             with torch.no_grad():
-                loss = LOSSES[self.loss](logits.detach(), self.y[rows]).cpu()
+                loss = LOSSES[self.loss](logits.detach(), self.y[rows]).cpu() * (-1 if self.towards else 1)
         run = self.steps[-1].run if self.steps else 0
         if self.steps and rows is not self._rows:
             run += 1
@@ -150,7 +156,7 @@ def trace(watch: Watch, n: int, clean: Tensor | None = None) -> Trace:
         if norms:
             _best(first, rows, norms[0])
             _best(last, rows, norms[-1])
-        losses = [step.loss for step in steps if step.loss is not None]
+        losses = _means([step.loss for step in steps if step.loss is not None], watch.mean_of)
         if len(losses) > 1:
             curve = torch.stack(losses).cummax(0).values
             moved = torch.stack(losses).amax(0) - torch.stack(losses).amin(0)
@@ -162,6 +168,11 @@ def trace(watch: Watch, n: int, clean: Tensor | None = None) -> Trace:
             _best(span, rows, torch.where(losses[0].isfinite(), inf, nan))  # one step moves nothing to be seen
     clean = torch.full((n,), inf, dtype=torch.float64) if clean is None else clean
     return Trace(n, clean, first, last, span, late, asked, torch.cat(pooled) if pooled else torch.zeros(0))
+
+
+def _means(losses: list[Tensor], of: int) -> list[Tensor]:
+    """The means of ``of`` losses (N,) each, in their order; what is left over, where an attack ended early, is not."""
+    return [torch.stack(losses[i : i + of]).mean(0) for i in range(0, len(losses) - of + 1, of)]
 
 
 def _best(into: Tensor, rows: Tensor, values: Tensor, pick: Callable[[float, float], float] = max) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from pytest_prunerob.attacks.attack import Attack, Load, Model, Passes, Settings, seed
 from pytest_prunerob.oracle import Oracle
 from pytest_prunerob.plans import Stage
+from pytest_prunerob.votes import Jury
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 # Rows up to which several targets are attacked in one call: few rows cost the overhead of an iteration, not their own
@@ -35,7 +36,7 @@ def _library(model: Model, settings: Settings, device: torch.device) -> Any:
         "verbose": False,
         "eps": settings.radius,
         "norm": NORMS[settings.norm],
-        "eot_iter": 1,
+        "eot_iter": int(params.get("eot", 1)),
         "rho": float(Fraction(str(params["rho"]))),
         "seed": settings.seed,
         "device": device,
@@ -48,7 +49,27 @@ def _library(model: Model, settings: Settings, device: torch.device) -> Any:
 
 
 def _perturb(model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
-    returned: Tensor = _library(model, settings, x.device).perturb(x, y)
+    attack = _library(model, settings, x.device)
+    if settings.target is not None:
+        return _towards(attack, model, x, y, settings)
+    returned: Tensor = attack.perturb(x, y)
+    return returned
+
+
+def _towards(attack: Any, model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
+    """The inputs of the largest loss towards the target classes; a later restart's where no earlier one got there."""
+    assert settings.target is not None
+    attack.init_hyperparam(x)
+    seed(settings)
+    returned = x.clone()
+    rows = torch.arange(len(x), device=x.device)
+    for _ in range(attack.n_restarts):
+        attack.y_target = settings.target[rows]
+        returned[rows] = attack.attack_single_run(x[rows], y[rows])[0].detach()
+        with torch.no_grad():
+            rows = (model(returned).argmax(1) != settings.target).nonzero().flatten()
+        if not len(rows):
+            break
     return returned
 
 
@@ -75,6 +96,28 @@ def _drive_untargeted(oracle: Oracle, settings: Settings) -> None:
             _single(attack, oracle.x[rows], oracle.y[rows], oracle.x[rows] if clean else None)
 
 
+def _drive_voted(jury: Jury, settings: Settings) -> None:
+    """The untargeted driver for subjects that draw: nothing is frozen, and votes judge what a run ends with.
+
+    That is the library's own result, the last iterate that was wrong in one forward, and the iterate of the largest
+    loss, which the library also keeps and of which it does not know whether it was ever wrong.
+    """
+    attack = _library(jury, settings, jury.x.device)
+    attack.init_hyperparam(jury.x)
+    seed(settings)
+    for _ in range(attack.n_restarts):
+        rows = jury.survivors()
+        if not len(rows):
+            return
+        x, y = jury.x[rows], jury.y[rows]
+        clean = dict(settings.stage.params).get("start") == "clean"  # only audits ask for it
+        with jury.call(rows):
+            best, _, _, last = attack.attack_single_run(x, y, x_init=x if clean else None)
+        for candidate in (last, best):
+            left = ~jury.broken[rows]
+            jury.submit(candidate[left], rows[left])
+
+
 def _drive_targeted(oracle: Oracle, settings: Settings) -> None:
     """One run per target class, several targets stacked into one call where few samples are left.
 
@@ -85,6 +128,9 @@ def _drive_targeted(oracle: Oracle, settings: Settings) -> None:
     attack = _library(oracle, settings, oracle.x.device)
     attack.init_hyperparam(oracle.x)
     seed(settings)
+    if settings.target is not None:
+        _drive_to_target(attack, oracle, settings.target)
+        return
     ranks = list(range(2, attack.n_target_classes + 2))
     view, stack = oracle.survivors(), 1
     while ranks and len(view) and not bool(oracle.broken[view].all()):
@@ -99,6 +145,17 @@ def _drive_targeted(oracle: Oracle, settings: Settings) -> None:
             view = view[~broken]
         if oracle.errors:
             view = view[~torch.isin(view, torch.tensor(list(oracle.errors), device=view.device))]
+
+
+def _drive_to_target(attack: Any, oracle: Oracle, target: Tensor) -> None:
+    """Towards the class that the plan gives each sample, where the library takes the most likely ones in turn."""
+    for _ in range(attack.n_restarts):
+        rows = oracle.survivors()
+        if not len(rows):
+            return
+        attack.y_target = target[rows]
+        with oracle.call(rows):
+            _single(attack, oracle.x[rows], oracle.y[rows])
 
 
 def _stacked(attack: Any, oracle: Oracle, view: Tensor, group: list[int]) -> tuple[int, Tensor] | None:
@@ -140,6 +197,7 @@ def _passes(stage: Stage, load: Load) -> Passes:
     params = dict(stage.params)
     restarts, targets = stage.integer("restarts"), int(params.get("targets", 1))
     steps = stage.integer("steps") + (3 if "schedule" in params else 1)  # a start in each part of the schedule
+    steps *= int(params.get("eot", 1))
     runs = restarts * targets
     if targets > 1 and "schedule" not in params:
         runs = restarts * math.ceil(_most_stacked(load.samples, targets, 1) / load.samples)
@@ -171,7 +229,9 @@ def _fewer(samples: int, targets: int, stack: int) -> int:
     return max(_most_stacked(samples, targets, stack), _fewer(samples - 1, targets, stack))
 
 
-def _attack(name: str, drive: Any, loss: Literal["ce", "dlr", "margin"]) -> Attack:
+def _attack(
+    name: str, drive: Any, loss: Literal["ce", "dlr", "margin"], drive_voted: Any = None, *, targeted: bool = False
+) -> Attack:
     return Attack(
         name=name,
         norms=("linf", "l2", "l1"),
@@ -184,10 +244,12 @@ def _attack(name: str, drive: Any, loss: Literal["ce", "dlr", "margin"]) -> Atta
         loss=loss,
         convergence="trace",
         drive=drive,
+        drive_voted=drive_voted,
         passes=_passes,
+        targeted=targeted,
     )
 
 
-APGD_CE = _attack("apgd-ce", _drive_untargeted, "ce")
-APGD_DLR = _attack("apgd-dlr", _drive_untargeted, "dlr")
-APGD_T = _attack("apgd-t", _drive_targeted, "margin")
+APGD_CE = _attack("apgd-ce", _drive_untargeted, "ce", _drive_voted)
+APGD_DLR = _attack("apgd-dlr", _drive_untargeted, "dlr", _drive_voted)
+APGD_T = _attack("apgd-t", _drive_targeted, "margin", targeted=True)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pytest_prunerob.errors import PlanError
-from pytest_prunerob.oracle import Oracle
-from pytest_prunerob.plans import PlanKind, Stage
+from pytest_prunerob.oracle import Oracle, exits_of
+from pytest_prunerob.plans import PlanKind, Stage, ThreatModel
+from pytest_prunerob.randomness import seed_all
+from pytest_prunerob.votes import Jury
 
 Model = Callable[[Tensor], Tensor]
 OWN = "pytest-prunerob"  # the library of attacks that no library has, or none that works
@@ -88,9 +88,12 @@ class Attack:
     ``perturb(model, x, y, settings)`` is the library's own run on x: (N, C, H, W) in [0, 1], y: (N,); it returns inputs
     of the same shape (an attack of kind "estimate" scores (N,) instead). ``keeps_positions`` says that row i of every
     forward is sample i. ``drive`` runs the attack under the oracle, restart by restart; an attack that keeps its
-    positions needs none. ``loss`` is the family of its loss, ``convergence`` how its audit tells whether it had steps
-    enough: by the "trace" of its loss, or by "doubled" steps. ``passes`` bounds its cost. ``starts`` says that it needs
-    a :class:`Pool`, ``targeted`` that it can be steered to a class.
+    positions needs none; ``drive_voted`` runs it where votes judge (stages with "eot"). ``loss`` is the family of its
+    loss, ``convergence`` how its audit tells whether it had steps enough: by the "trace" of its loss, or by "doubled"
+    steps. ``passes`` bounds its cost. ``starts`` says that it needs a :class:`Pool`, ``targeted`` that it can be
+    steered to a class, ``exits`` that it attacks networks with several. ``stand_in`` gives the stage that the audit
+    runs in its place, where its own run would not show whether it could have worked. ``check(stage, (C, H, W))`` raises
+    ``PlanError`` for images that it makes no sense on.
     """
 
     name: str
@@ -104,22 +107,29 @@ class Attack:
     loss: Literal["", "ce", "dlr", "margin"] = ""
     convergence: Literal["", "trace", "doubled"] = ""
     drive: Callable[[Oracle, Settings], None] | None = None
+    drive_voted: Callable[[Jury, Settings], None] | None = None
     passes: Callable[[Stage, Load], Passes] = per_step
     starts: bool = False
     targeted: bool = False
+    exits: bool = False
+    stand_in: Callable[[Stage, ThreatModel], Stage] | None = None
+    check: Callable[[Stage, tuple[int, int, int]], None] | None = None
 
-    def require(self, norm: str, *, target: str = "") -> None:
+    def require(self, norm: str, *, target: str = "", module: object = None) -> None:
         """Refuse what this attack cannot do.
 
         Raises:
             PlanError: for a norm or a goal that it does not have, or a library that is not installed.
+            ModelError: for a ``module`` without the exits that it attacks.
         """
         if norm not in self.norms:
             raise PlanError(f"{self.name} has no norm {norm!r}: allowed are {', '.join(self.norms)}")
         if target and not self.targeted:
             raise PlanError(f"{self.name} has no targeted variant: leave target={target!r} out")
-        module, extra = OPTIONAL.get(self.library, ("", ""))
-        if module and find_spec(module) is None:
+        if self.exits and module is not None:
+            exits_of(module)
+        package, extra = OPTIONAL.get(self.library, ("", ""))
+        if package and find_spec(package) is None:
             raise PlanError(f"{self.name} needs {self.library}: pip install 'pytest-prunerob[{extra}]'")
 
 
@@ -140,8 +150,16 @@ def drive(attack: Attack, oracle: Oracle, settings: Settings) -> None:
         oracle.submit(attack.perturb(oracle, oracle.x, oracle.y, settings), rows)
 
 
+def drive_voted(attack: Attack, jury: Jury, settings: Settings) -> None:
+    """Run ``attack`` on a subject that draws, and have votes judge what it ends with."""
+    if attack.drive_voted is not None:
+        attack.drive_voted(jury, settings)
+        return
+    seed(settings)
+    rows = torch.arange(len(jury.x), device=jury.x.device)
+    jury.submit(attack.perturb(jury, jury.x, jury.y, settings), rows)
+
+
 def seed(settings: Settings) -> None:
     """Seed torch on all devices, NumPy and Python; the engine puts their states back."""
-    torch.manual_seed(settings.seed)
-    np.random.seed(settings.seed % 2**32)  # noqa: NPY002 - the global state that libraries draw from
-    random.seed(settings.seed)
+    seed_all(settings.seed)

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_prunerob.cells import Cell
 from pytest_prunerob.ledger import Cost
+from pytest_prunerob.plans import ThreatModel
 from pytest_prunerob.plugin.stash import EVALUATION, OPTIONS
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
     minimise = ledger.kind == "minimise"
     broken = sum(abs(value) != inf for value in ledger.values.values()) if minimise else len(ledger.broken)
     survived = len(ledger.values) - broken if minimise else len(ledger.survived)
-    clean_errors = ledger.n - len(prepared.correct())
+    clean_errors = ledger.n - len(prepared.correct(voted=measurement.voted))
     erroneous = len(ledger.errors)
     rest = (ledger.n if ledger.kind != "decide" else len(ledger.start)) - broken - survived - erroneous
     return {
@@ -165,8 +166,8 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         "kind": ledger.kind,
         "subject": prepared.loaded.role,
         "digest": prepared.loaded.digest,
-        "plan": plan.attack_set,
-        "threat": {"norm": plan.threat.norm, "eps": plan.threat.eps},
+        "plan": plan.attack_set + measurement.attack.removeprefix(plan.text),
+        "threat": _threat(plan.threat),
         "n": ledger.n,
         "clean_errors": clean_errors,
         "broken": broken,
@@ -228,6 +229,11 @@ def _reported(number: Number) -> dict[str, Any]:
         "source": number.source,
         "note": "; ".join(part for part in (number.note, number.impossible) if part),
     }
+
+
+def _threat(threat: ThreatModel) -> dict[str, Any]:
+    goal = {"target": threat.target} if threat.target else {}
+    return {"norm": threat.norm, "eps": threat.eps, **goal}
 
 
 def _cost(cost: Cost | None) -> dict[str, Any]:

@@ -281,26 +281,34 @@ class PlanningEvaluation:
     def _needed(self, measures: list[Measure]) -> None:
         for measure in measures:
             for subject in measure.subjects if measure.metric not in FACTS else ():
-                self._need(subject, "clean", None, leaning=False)
+                voted = measure.plan is not None and measure.plan.randomised
+                self._need(subject, "voted" if voted else "clean", None, leaning=False)
             if measure.plan is not None:
                 kind = kind_of(measure.metric)
-                if kind == "transferred":  # what it forwards by itself is nothing beside what is crafted for it
-                    self._need(measure.subjects[1], "crafted", measure.plan, leaning=False)
-                    continue
-                self._need(measure.subjects[0], kind, measure.plan, leaning=measure.metric in LEANING)
+                source = measure.subjects[1] if kind == "transferred" else None
+                if source is not None:
+                    self._need(source, "crafted", measure.plan, leaning=False)
+                attacked = measure.subjects if measure.metric == "critical_strength" else measure.subjects[:1]
+                for subject in attacked:
+                    self._need(subject, kind, measure.plan, leaning=measure.metric in LEANING, source=source)
 
-    def _need(self, subject: Subject, kind: Kind, plan: Plan | None, *, leaning: bool) -> None:
+    def _need(
+        self, subject: Subject, kind: Kind, plan: Plan | None, *, leaning: bool, source: Subject | None = None
+    ) -> None:
         prepared = self.stored.prepared[subject]
         data = prepared.data
         identity = self.identities[subject]
         plan = None if plan is None else resolve(plan, data.classes)
-        key = digest([identity or subject.digest, data.digest, kind, None if plan is None else plan.material()])
+        of_source = "" if source is None else self.identities[source] or source.digest
+        made = None if plan is None else plan.material()
+        key = digest([identity or subject.digest, data.digest, kind, made, of_source])
         planned = self.planner.measurements.get(key)
         if planned is None:
             ledger = None
-            if not identity:
+            if not identity and (source is None or not self.identities[source]):
                 try:
-                    measurement = prepared.measurement(kind, plan)
+                    crafting = None if source is None else self.stored.prepared[source]
+                    measurement = prepared.measurement(kind, plan, crafting)
                     self._learn(measurement)
                     ledger = measurement.ledger
                 except PrunerobError:  # without clean predictions it is not known which samples are attacked

@@ -30,6 +30,10 @@ def test_survival(pruned):
     assert pruned.robust_accuracy(P) >= 0.25
 
 @cells()
+def test_breaks(pruned):
+    assert pruned.robust_accuracy(P) <= 0.75
+
+@cells()
 def test_distances(pruned):
     assert pruned.distance(fmn(steps=20)) >= 0.0001
 """
@@ -46,7 +50,8 @@ def test_distances(pruned):
 )
 def test_05_noise_is_no_evidence_of_survival(suite: Suite, forward: str) -> None:
     run = suite(SUITE.replace("{forward}", forward))
-    assert [verdict for _, verdict in run.verdicts] == ["inconclusive", "inconclusive"]
-    run.result.stdout.fnmatch_lines(["reason:   pruned: two forwards of the same inputs differ by up to *"])
+    assert [verdict for _, verdict in run.verdicts] == ["error"] * 3
+    reason = "reason:   pruned: two forwards of the same inputs differ by up to *"
+    run.result.stdout.fnmatch_lines([reason, '*claim robust_accuracy under autoattack("rand", ...)*'])
     (pruned,) = (entry for entry in run.results["subjects"].values() if "pruned" in entry["roles"])
     assert [check["indicator"] for check in pruned["checks"] if check["outcome"] == "failed"] == ["repeatable"]

@@ -143,8 +143,39 @@ def test_train_mode_names_the_modules() -> None:
     net[4].train()
     x, _ = data()
     findings = audit(net, x, classes=10, exported=False)
-    assert findings[0] == Finding("train-mode", "error", "in train mode: 4; call .eval() on the model where it is made")
-    assert found(net)["repeatable"] == "inconclusive"
+    message = (
+        'in train mode: 4; call .eval() on the model where it is made, or claim under autoattack("rand", ...) if its '
+        "dropout is to stay on"
+    )
+    assert findings[0] == Finding("train-mode", "error", message, randomness=True)
+    assert found(net) == {"train-mode": "error", "repeatable": "error"}
+    assert all(finding.randomness for finding in findings)
+
+
+def test_what_trains_beside_dropout_is_no_matter_of_votes(net: nn.Module) -> None:
+    net.train()
+    x, _ = data()
+    findings = {finding.indicator: finding for finding in audit(net, x, classes=10, exported=False)}
+    assert not findings["train-mode"].randomness
+    assert not findings["batch-coupling"].randomness
+
+
+def test_noise_hides_no_coupling(net: nn.Module) -> None:
+    noisy = After(net, lambda out: out + 0.1 * out.mean(0) + torch.randn_like(out))
+    assert found(noisy.eval()) == {"batch-coupling": "error", "repeatable": "error"}
+
+
+def test_a_branch_that_is_drawn_does_not_hang_on_the_data(net: nn.Module) -> None:
+    drawn = After(net, lambda out: out + 1 if random.random() < 0.5 else out.relu())
+    assert found(drawn.eval()) == {"repeatable": "error"}
+
+
+def test_draws_that_follow_no_seed_are_no_matter_of_votes(net: nn.Module) -> None:
+    own = random.Random(0)
+    x, _ = data()
+    (finding,) = audit(After(net, lambda out: out + own.random()).eval(), x, classes=10, exported=False)
+    assert (finding.indicator, finding.level, finding.randomness) == ("repeatable", "error", False)
+    assert "no seed repeats them" in finding.message
 
 
 def test_batch_statistics_couple_the_batch() -> None:
@@ -232,7 +263,7 @@ def test_noise_is_not_repeatable(net: nn.Module, noise: Callable[[Tensor], objec
     random.seed(seed)  # whatever was drawn before, the audit draws the same
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (as above)
-    assert found(After(net, lambda out: out + amount * noise(out)).eval()) == {"repeatable": "inconclusive"}
+    assert found(After(net, lambda out: out + amount * noise(out)).eval()) == {"repeatable": "error"}
 
 
 def test_an_output_that_is_now_and_then_not_finite(net: nn.Module) -> None:
