@@ -36,7 +36,7 @@ def foolbox_goal(y: Tensor, settings: Settings) -> Any:
     """What foolbox takes as the criterion: the labels to move away from, or the classes to move to."""
     import foolbox
 
-    return y if settings.target is None else foolbox.criteria.TargetedMisclassification(settings.target)
+    return y if settings.target is None else foolbox.TargetedMisclassification(settings.target)
 
 
 def _family(settings: Settings, name: str) -> Any:

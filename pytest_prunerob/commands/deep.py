@@ -1,8 +1,8 @@
 """``prunerob verify --deep``: forward every stored witness again, on the model and the samples it is said to break.
 
 A results file says how many samples were broken, the store holds what broke them. Neither is believed here: a witness
-counts if it lies in the ball and the box, is finite, and is misclassified by the very model whose fingerprint the
-results name, on the data set whose digest the measurement names.
+counts if it lies in the ball and the box, is finite, and is misclassified (or, by a targeted plan, classified as its
+target) by the very model whose fingerprint the results name, on the data set whose digest the measurement names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from pytest_prunerob import datasets
 from pytest_prunerob.cells import Cell
 from pytest_prunerob.checkpoints import load_reference, read_state
+from pytest_prunerob.commands.crafted import BESIDE, tried_again
 from pytest_prunerob.datasets import Dataset
+from pytest_prunerob.engine import targets
 from pytest_prunerob.errors import DatasetError, PrunerobError, StoreError
 from pytest_prunerob.fingerprint import digest, weights_digest
 from pytest_prunerob.models import Builder, check_names
@@ -34,8 +36,8 @@ WEIGHTS = (".safetensors", ".pt", ".pth")
 WITNESSED = ("decide", "minimise")
 """The kinds of measurement that rest on witnesses; "returned" is a plain fact about what an attack returned."""
 
-BESIDE = ("probes", "shape", "provenance")
-"""What a manifest holds besides the key material."""
+TRIED = ("transferred",)
+"""The kinds that rest on inputs which were crafted on another model."""
 
 BATCH = 250  # witnesses forwarded at once; changes nothing but memory (ours)
 
@@ -53,6 +55,29 @@ class Given:
     def is_subject(self, subject: Mapping[str, Any]) -> bool:
         """Whether ``subject`` of a results document is this model."""
         return bool(subject["weights"] == self.weights if self.digest is None else subject["digest"] == self.digest)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The threat model that witnesses are held to; ``eps`` is ``None`` for minimum-norm plans."""
+
+    norm: str
+    eps: Fraction | None
+    target: str
+
+    def classes(self, x: Tensor, label: Tensor, clean: Tensor, edge: float) -> Tensor:
+        """Which classes are a break (N, K), for samples ``x`` with labels ``label`` (N,) and ``clean`` logits (N, K).
+
+        The least likely class may have been another one where logits are as near as ``edge``.
+        """
+        if self.target == "least-likely":
+            reached = clean <= clean.amin(1, keepdim=True) + edge
+        else:
+            wanted = targets(self.target, x, label, clean)
+            reached = torch.full_like(clean, wanted is None, dtype=torch.bool)
+            if wanted is not None:
+                reached.scatter_(1, wanted[:, None], True)
+        return reached.scatter(1, label[:, None], False)
 
 
 def load(name: str, reference: str) -> Given:
@@ -87,6 +112,7 @@ class Checked:
 
     measurements: int = 0
     witnesses: int = 0
+    tried: int = 0
     hashes: int = 0
     edge: int = 0
     without: int = 0
@@ -96,6 +122,8 @@ class Checked:
     def text(self) -> str:
         """The counts as a sentence."""
         parts = [f"{self.witnesses} witnesses of {self.measurements} measurements forwarded again"]
+        if self.tried:
+            parts.append(f"{self.tried} crafted inputs tried again")
         if self.edge:
             parts.append(f"{self.edge} of them on the edge (misclassified up to rounding)")
         if self.hashes:
@@ -174,7 +202,7 @@ def check(
                 users.setdefault(term["measurement"], []).append(by_id[claim["cell"]])
     for key, its_cells in sorted(users.items()):
         measurement = results["measurements"][key]
-        if measurement["kind"] not in WITNESSED:
+        if measurement["kind"] not in (*WITNESSED, *TRIED):
             checked.without += 1
             continue
         name = f"{measurement['subject']} model, {measurement['plan']} ({key[:12]})"
@@ -211,6 +239,9 @@ def _check(
             f"give --model {measurement['subject']}=REF, a .pt2 or pkg.mod:callable (weights alone cannot be forwarded)"
         )
         return
+    if measurement["kind"] in TRIED:
+        yield from _tried(measurement, content, sources.store, data, module, checked)
+        return
     found = sources.store.witnesses(key)
     if len(found) < measurement["broken"] or (measurement["complete"] and len(found) > measurement["broken"]):
         yield f"the results count {measurement['broken']} broken samples, the store holds witnesses of {len(found)}"
@@ -223,9 +254,31 @@ def _check(
     kept = {position: witness for position, witness in found.items() if witness.array is not None}
     checked.witnesses += len(kept)
     eps = None if measurement["kind"] == "minimise" else Fraction(content["plan"]["eps"])
+    goal = Goal(measurement["threat"]["norm"], eps, content["plan"]["target"])
     for start in range(0, len(kept), BATCH):
         batch = dict(list(kept.items())[start : start + BATCH])
-        yield from _forward(module, data, batch, measurement["threat"]["norm"], eps, checked)
+        yield from _forward(module, data, batch, goal, checked)
+
+
+def _tried(
+    measurement: Mapping[str, Any],
+    content: Mapping[str, Any],
+    store: Store,
+    data: Dataset,
+    module: nn.Module,
+    checked: Checked,
+) -> Iterator[str]:
+    """What is wrong with the inputs that were crafted on another model; where the store has none, they have none."""
+    again = tried_again(store, measurement["key"], content, data, module)
+    if again is None:
+        checked.without += 1
+        return
+    checked.measurements += 1
+    checked.tried += again.inputs
+    checked.edge += again.edge
+    if again.broken != measurement["broken"] and (measurement["complete"] or again.broken < measurement["broken"]):
+        yield f"the results count {measurement['broken']} broken samples, the store {again.broken}"
+    yield from again.problems
 
 
 def _other_material(measurement: Mapping[str, Any], content: Mapping[str, Any]) -> str:
@@ -235,18 +288,18 @@ def _other_material(measurement: Mapping[str, Any], content: Mapping[str, Any]) 
         return "its manifest is not what its key was made of"
     plan, threat = content["plan"], measurement["threat"]
     eps = None if plan["eps"] is None else Fraction(plan["eps"])
-    found = (content["kind"], content["subject"], plan["norm"], eps)
+    found = (content["kind"], content["subject"], plan["norm"], eps, plan["target"])
     try:
         stated = None if threat["eps"] is None else Fraction(threat["eps"])
     except (ValueError, ZeroDivisionError):
         return f"its ε {threat['eps']!r} is no number"
-    if found != (measurement["kind"], measurement["digest"], threat["norm"], stated):
+    if found != (measurement["kind"], measurement["digest"], threat["norm"], stated, threat.get("target", "")):
         return "the results and the store disagree on its kind, model or threat model"
     return ""
 
 
 def _forward(
-    module: nn.Module, data: Dataset, batch: Mapping[int, Witness], norm: str, eps: Fraction | None, checked: Checked
+    module: nn.Module, data: Dataset, batch: Mapping[int, Witness], goal: Goal, checked: Checked
 ) -> Iterator[str]:
     """What is wrong with the witnesses in ``batch``, by their position in ``data``."""
     positions = list(batch)
@@ -258,11 +311,12 @@ def _forward(
         return
     z = torch.from_numpy(np.stack([row for row in rows if row is not None]))
     with torch.no_grad():
-        logits = module(z)
-        label = data.y[positions] if eps is not None else module(clean).argmax(1)
-    length = distances(clean, z, norm)
-    own, best = _own_and_best_other(logits, label)
+        logits, before = module(z), module(clean)
+    label = data.y[positions] if goal.eps is not None else before.argmax(1)
+    length, eps = distances(clean, z, goal.norm), goal.eps
     edge = PROBE_TOLERANCE * max(1.0, float(logits.abs().nan_to_num(0.0, 0.0, 0.0).max()))
+    reached = goal.classes(clean, label, before, edge)
+    own, best = (logits.masked_fill(part, float("-inf")).amax(1) for part in (reached, ~reached))
     for place, position in enumerate(positions):
         what = f"the witness of sample {position} (index {data.ids[position]})"
         row, stated = z[place], batch[position].distance
@@ -275,16 +329,9 @@ def _forward(
         elif not isclose(float(length[place]), stated, rel_tol=1e-6, abs_tol=1e-9):
             yield f"{what} is {float(length[place]):g} from the sample, the store says {stated:g}"
         elif float(own[place]) > float(best[place]) + edge:
-            yield f"{what} is classified as {int(label[place])}, which is no break"
+            yield f"{what} is classified as {int(logits[place].argmax())}, which is no break"
         elif float(own[place]) >= float(best[place]):
             checked.edge += 1
-
-
-def _own_and_best_other(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """The logit of the label and the largest other one, (N,) each."""
-    own = logits.gather(1, label[:, None]).squeeze(1)
-    others = logits.scatter(1, label[:, None], float("-inf"))
-    return own, others.amax(1)
 
 
 def _dataset(reference: str) -> Dataset:
