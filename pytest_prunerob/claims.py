@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, overload
 
 from pytest_prunerob.errors import ClaimError, unknown
 from pytest_prunerob.plans import Plan
+from pytest_prunerob.plans.corruption import by_kind
 from pytest_prunerob.reported import Number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_prunerob.curves import SecurityCurve
     from pytest_prunerob.plans import Number as PlanNumber
     from pytest_prunerob.verdicts import Verdict
@@ -70,11 +70,22 @@ class Measure:
             arguments.append(self.plan.text)
         if self.metric == "transfer":
             return f"transfer({', '.join([self.subjects[1].role, self.subjects[0].role, *arguments])})"
+        if self.metric in ("security_curve", "critical_strength"):
+            return self._at_strengths
         if len(self.subjects) == 2:
             owner = f"flips({self.subjects[0].role}, {self.subjects[1].role})"
         else:
             owner = self.subjects[0].role
         return f"{owner}.{self.metric}({', '.join(arguments)})"
+
+    @property
+    def _at_strengths(self) -> str:
+        assert self.plan is not None
+        options, roles = dict(self.options), ", ".join(subject.role for subject in self.subjects)
+        if self.metric == "security_curve":
+            return f"{roles}.security_curve({self.plan.text}, ε={options['eps']})"
+        sweep = ", ".join(options["eps"].split())
+        return f"critical_strength({roles}, {self.plan.text}, ε=[{sweep}], tolerance={options['tolerance']})"
 
 
 class Quantity:
@@ -332,18 +343,34 @@ class Subject:
 
     def accuracy_under(self, plan: Plan) -> Quantity:
         """Accuracy over all samples on the inputs that the attack returns; a clean error may become correct."""
-        return self._quantity("accuracy_under", plan_of_kind(plan, ("fixed", "minimum"), "accuracy_under"))
+        kinds = ("fixed", "minimum", "corruption")
+        return self._quantity("accuracy_under", plan_of_kind(plan, kinds, "accuracy_under"))
+
+    def corruption_accuracy(self, kind: str, severity: int, constants: str | None = None) -> Quantity:
+        """Accuracy over all samples on corrupted inputs: those of ``corruption(kind, severity, constants=constants)``.
+
+        ``kind`` "occlusion" covers a central square, and ``severity`` is its side in pixels.
+        """
+        return self._quantity("corruption_accuracy", by_kind(kind, severity, constants))
 
     def distance(self, plan: Plan) -> Distance:
         """Median smallest perturbation over the correctly classified samples, in the norm of ``plan``."""
         measure = Measure("distance", (self,), plan_of_kind(plan, ("minimum",), "distance"))
         return Distance(self.evaluation, ((measure, Fraction(1)),))
 
-    def security_curve(self, plan: Plan, eps: Sequence[PlanNumber]) -> SecurityCurve:
-        """Robust accuracy at each of the rising ``eps``, all from one minimum-norm measurement under ``plan``."""
-        from pytest_prunerob.curves import security_curve
+    @overload
+    def security_curve(self, plan: Plan, eps: PlanNumber) -> Quantity: ...
 
-        return security_curve(self, plan, eps)
+    @overload
+    def security_curve(self, plan: Plan, eps: list[Any] | tuple[PlanNumber, ...]) -> SecurityCurve: ...
+
+    def security_curve(self, plan: Plan, eps: PlanNumber | Sequence[PlanNumber]) -> Quantity | SecurityCurve:
+        """Robust accuracy at ``eps``, or at each of a rising list; one minimum-norm measurement serves every ε."""
+        from pytest_prunerob.curves import at_strength, security_curve
+
+        if isinstance(eps, Sequence) and not isinstance(eps, str):
+            return security_curve(self, plan, eps)
+        return at_strength(self, plan, eps)
 
     def sparsity(self, unit: str = "weights", scope: str = "prunable") -> Quantity:
         """Share of units that are exactly zero; ``unit`` "weights" or "filters", ``scope`` "prunable" or "all"."""
@@ -406,7 +433,11 @@ def _signed(sign: Fraction, text: str) -> str:
     return f"- {text}" if sign < 0 else f"+ {text}"
 
 
-_PLANS = {"fixed": "a plan with ε, such as autoattack(...)", "minimum": "a minimum-norm plan, such as fmn(...)"}
+_PLANS = {
+    "fixed": "a plan with ε, such as autoattack(...)",
+    "minimum": "a minimum-norm plan, such as fmn(...)",
+    "corruption": "a corruption, such as corruption(...)",
+}
 
 
 def plan_of_kind(plan: Plan, kinds: tuple[str, ...], metric: str) -> Plan:

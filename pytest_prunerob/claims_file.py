@@ -31,7 +31,14 @@ DOTS = 100  # in one line (ours): tomllib takes quadratic time for a key of many
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 
 _AUTOATTACK = {"norm": "text", "eps": "number", "micro_batch": "[whole number]"}
-_KINDS = {"Number": "number", "Number | None": "number", "int": "whole number", "bool": "boolean", "str": "text", "str | None": "text"}
+_KINDS = {
+    "Number": "number",
+    "Number | None": "number",
+    "int": "whole number",
+    "bool": "boolean",
+    "str": "text",
+    "str | None": "text",
+}
 
 
 def _parameters(constructor: Callable[..., Plan]) -> dict[str, str]:
@@ -170,6 +177,8 @@ class _Reader:
             raise self._error((*at, "stages"), f"the plan {name!r} has a version and stages: write one of them")
         if "version" in arguments:
             arguments["stages"] = arguments.pop("version")
+        if "textures" in arguments:
+            self._inside(arguments["textures"], (*at, "textures"))
         try:
             plan = plans.PLANS[attack](**arguments)
         except InputError as error:

@@ -20,12 +20,13 @@ from pytest_prunerob.errors import ClaimError, GrammarError, InputError, unknown
 from pytest_prunerob.flips import Flips, flips
 from pytest_prunerob.plans import Plan
 from pytest_prunerob.reported import Number
+from pytest_prunerob.transfer import transfer
 
 LENGTH = 2000  # characters of a claim (ours: the longest claim of the suites has 120)
 DEPTH = 50  # levels of nesting (ours); keeps clear of every recursion limit
 DIGITS = 30  # characters of a number (ours)
 SUBJECTS = ("dense", "pruned")
-WORDS = (*SUBJECTS, "flips", "reported", "within")  # what a plan cannot be called
+WORDS = (*SUBJECTS, "flips", "reported", "transfer", "within")  # what a plan cannot be called
 
 # The methods by owner, with the kind of each argument; in brackets the arguments that may be left out.
 METHODS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -33,7 +34,9 @@ METHODS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "accuracy": {},
         "robust_accuracy": {"plan": "plan"},
         "accuracy_under": {"plan": "plan"},
+        "corruption_accuracy": {"kind": "text", "severity": "whole number", "constants": "[text]"},
         "distance": {"plan": "plan"},
+        "security_curve": {"plan": "plan", "eps": "strength"},
         "sparsity": {"unit": "[text]", "scope": "[text]"},
         "parameters": {},
         "size_bytes": {},
@@ -47,6 +50,7 @@ METHODS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     },
     "distance": {"quantile": {"q": "number"}, "failed": {}},
 }
+_TRANSFER = {"source": "subject", "target": "subject", "plan": "plan"}
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -60,6 +64,7 @@ _SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 _CHARACTERS = re.compile(r"[A-Za-z0-9_.,()+\-*<>=!/\"' \t\r\n]")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_STRENGTH = re.compile(r"[0-9]+(\.[0-9]+)?(/[0-9]+)?")
 _TEXT = re.compile(r"""(["'])[A-Za-z0-9_-]*\1""")
 _FORM = "a claim compares two sums, such as 'pruned.accuracy() >= dense.accuracy() - 0.02'"
 
@@ -185,6 +190,10 @@ class _Reader:
             raise GrammarError("there is no division: write a decimal number", node.col_offset)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             return self._metric(node, node.func)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "transfer":
+            arguments = self._arguments(node, "transfer", _TRANSFER)
+            made: Quantity = self._made(node, lambda: transfer(**arguments))  # type: ignore[arg-type]
+            return made
         raise GrammarError(f"{self._shown(node)} is not part of the grammar: {_FORM}", node.col_offset)
 
     def _comparison(self, node: ast.Compare) -> Claim:
@@ -256,6 +265,13 @@ class _Reader:
                 allowed = unknown("plan", node.id, self.plans) if self.plans else f"there is no [plans.{node.id}]"
                 raise GrammarError(allowed, node.col_offset)
             return self.plans[node.id]
+        if kind == "subject":
+            if not isinstance(node, ast.Name) or node.id not in SUBJECTS:
+                raise GrammarError(f"{self._shown(node)} is no subject: write dense or pruned", node.col_offset)
+            self.used.add(node.id)
+            return self.given[node.id]
+        if kind == "strength":
+            return self._strength(node)
         if kind == "text":
             if not (
                 isinstance(node, ast.Constant) and isinstance(node.value, str) and _TEXT.fullmatch(self._raw(node))
@@ -264,7 +280,20 @@ class _Reader:
             return node.value
         if not isinstance(node, ast.Constant):
             raise GrammarError(f"{self._shown(node)} is not a number", node.col_offset)
-        return self._number(node)
+        number = self._number(node)
+        if kind == "whole number" and number.denominator != 1:
+            raise GrammarError(f"{self._shown(node)} is not a whole number", node.col_offset)
+        return int(number) if kind == "whole number" else number
+
+    def _strength(self, node: ast.expr) -> str:
+        """An ε as it is written, with or without quotes."""
+        raw = self._raw(node)
+        written = raw[1:-1] if raw[:1] in ("'", '"') else raw
+        if not isinstance(node, ast.Constant) or not _STRENGTH.fullmatch(written):
+            raise GrammarError(f"{self._shown(node)} is no strength, such as 0.1 or '8/255'", node.col_offset)
+        if len(written) > DIGITS:
+            raise GrammarError(f"a number has {len(written)} characters: at most {DIGITS} are allowed", node.col_offset)
+        return written
 
     def _number(self, node: ast.Constant) -> Fraction:
         """The exact number as written: a float of the tree has lost its digits."""

@@ -14,7 +14,8 @@ from pytest_prunerob.errors import CellsError, unknown
 
 NUMBER_LENGTH = 30  # characters of a printed number (ours)
 LARGEST_EXPONENT = 300  # of a printed number (ours): a giant one would fill memory
-SHARES = ("accuracy", "robust_accuracy", "accuracy_under")  # metrics that are shares of all samples
+# Metrics that are shares of all samples.
+SHARES = ("accuracy", "robust_accuracy", "accuracy_under", "corruption_accuracy")
 TABLE_BYTES = 1_000_000  # ours: a printed table is a few kilobytes, anything above this is the wrong file
 
 

@@ -216,13 +216,22 @@ def test_the_methods_are_those_of_the_classes() -> None:
     for kind, owner in (("subject", Subject), ("flips", Flips), ("distance", Distance)):
         found = {}
         for name, function in inspect.getmembers(owner, inspect.isfunction):
-            if name.startswith("_") or inspect.signature(function).return_annotation not in ("Quantity", "Distance"):
+            if name.startswith("_") or inspect.signature(function).return_annotation not in (
+                "Quantity",
+                "Distance",
+                "Quantity | SecurityCurve",
+            ):
                 continue
             parameters = list(inspect.signature(function).parameters.values())[1:]
             found[name] = {
                 p.name: ("[text]" if p.default is not p.empty else "plan" if p.annotation == "Plan" else p.annotation)
                 for p in parameters
             }
-        words = {"str": "text", "float": "number"}
+        words = {
+            "str": "text",
+            "int": "whole number",
+            "float": "number",
+            "PlanNumber | Sequence[PlanNumber]": "strength",
+        }
         named = {name: {k: words.get(v, v) for k, v in parameters.items()} for name, parameters in found.items()}
         assert named == METHODS[kind]
