@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_prunerob.attacks.apgd import APGD_CE, APGD_DLR, APGD_T
 from pytest_prunerob.attacks.attack import OPTIONAL, OWN, Attack, Load, Passes, Pool, Settings, drive, drive_voted
+from pytest_prunerob.attacks.corruption import CORRUPTION, OCCLUSION
 from pytest_prunerob.attacks.exits import MULTI_EXIT_PGD
 from pytest_prunerob.attacks.fab import FAB, FAB_MIN, FAB_T
 from pytest_prunerob.attacks.fmn import FMN, FMN_OWN
@@ -32,6 +33,8 @@ ATTACKS: dict[str, Attack] = {
         WRM,
         MULTI_EXIT_PGD,
         SUBSTITUTE,
+        CORRUPTION,
+        OCCLUSION,
     )
 }
 

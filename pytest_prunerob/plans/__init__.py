@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_prunerob.plans.autoattack import apgd, autoattack
+from pytest_prunerob.plans.corruption import corruption, occlusion
 from pytest_prunerob.plans.exits import multi_exit_pgd
 from pytest_prunerob.plans.fab import fab
 from pytest_prunerob.plans.fmn import fmn
@@ -44,6 +45,8 @@ PLANS: dict[str, Callable[..., Plan]] = {
         wrm,
         multi_exit_pgd,
         substitute,
+        corruption,
+        occlusion,
     )
 }
 
@@ -61,11 +64,13 @@ __all__ = [
     "apgd",
     "autoattack",
     "bim",
+    "corruption",
     "fab",
     "fgsm",
     "fmn",
     "momentum",
     "multi_exit_pgd",
+    "occlusion",
     "pgd",
     "r_fgsm",
     "resolve",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from pytest_prunerob.plans.autoattack import autoattack
+from pytest_prunerob.plans.corruption import corruption, occlusion
 from pytest_prunerob.plans.exits import multi_exit_pgd
 from pytest_prunerob.plans.fab import fab
 from pytest_prunerob.plans.fmn import fmn
@@ -47,6 +48,8 @@ EXAMPLES: dict[str, tuple[str, Plan]] = {
     ),
     "substitute": ('substitute(norm="linf", eps="8/255")', substitute(norm="linf", eps="8/255")),
     "fmn": ('fmn(norm="linf")', fmn(norm="linf")),
+    "corruption": ('corruption("fog", 3)', corruption("fog", 3)),
+    "occlusion": ("occlusion(16)", occlusion(16)),
 }
 
 
