@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,19 @@ from torch import Tensor, nn
 from pytest_prunerob.errors import ModelError
 from pytest_prunerob.fingerprint import fingerprint, weights_digest
 
-__all__ = ["LoadedSubject", "Model", "as_logits", "is_exported", "plain_attributes", "prepare"]
+__all__ = ["LoadedSubject", "Model", "MultiExit", "as_logits", "is_exported", "plain_attributes", "prepare"]
 
 EXPORT_HINT = 'export it with torch.export.export(model, (x,), dynamic_shapes={"x": {0: torch.export.Dim("batch")}})'
+
+
+class MultiExit(Protocol):
+    """A network with several exits, as ``multi_exit_pgd`` attacks it; any nn.Module with this method is one."""
+
+    def exits(self, x: Tensor) -> Sequence[Tensor]:
+        """Logits (N, K) of every exit for ``x: (N, C, H, W)``, the earliest first and the last one last.
+
+        The network is judged by its ``forward``, which may choose an exit for each input or give the last one's logits.
+        """
 
 
 class Model(nn.Module):
@@ -70,9 +81,25 @@ class Model(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K) of ``x: (N, C, ...)`` in [0, 1]."""
-        scaled = (x - self._along("mean", self.mean, x)) / self._along("std", self.std, x)
         # Not len(x): torch.export would take the batch for a constant.
-        return as_logits(self.module(scaled), logits=self.logits, samples=x.shape[0])
+        return as_logits(self.module(self._scaled(x)), logits=self.logits, samples=x.shape[0])
+
+    @property
+    def exits(self) -> Callable[[Tensor], list[Tensor]]:
+        """The method ``exits(x)`` of the network on ``(x - mean) / std``, for :class:`MultiExit` networks.
+
+        Raises:
+            AttributeError: where the network has none, so that this adapter has none either.
+        """
+        inner = getattr(self.module, "exits", None)
+        if not callable(inner) or isinstance(inner, nn.Module):
+            raise AttributeError("the network has no method exits(x)")
+        return self._exits
+
+    def _exits(self, x: Tensor) -> list[Tensor]:
+        exits = self.module.exits
+        assert callable(exits)
+        return [as_logits(logits, samples=x.shape[0]) for logits in exits(self._scaled(x))]
 
     def train(self, mode: bool = True) -> Model:
         """Set the mode of the network; an exported graph has none and is left as it is."""
@@ -84,6 +111,9 @@ class Model(nn.Module):
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them."""
         return f"mean={_listed(self.mean)}, std={_listed(self.std)}, logits={self.logits!r}"
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return (x - self._along("mean", self.mean, x)) / self._along("std", self.std, x)
 
     def _along(self, name: str, value: Tensor, x: Tensor) -> Tensor:
         if value.ndim == 0:

@@ -1,0 +1,48 @@
+"""The attack of distributionally robust training."""
+
+from __future__ import annotations
+
+from pytest_prunerob.plans.plan import (
+    MICRO_BATCH,
+    Number,
+    Plan,
+    ThreatModel,
+    checked_norm,
+    count,
+    exactly,
+    positive,
+    single,
+)
+
+
+def wrm(
+    *,
+    norm: str = "l2",
+    eps: Number,
+    gamma: Number,
+    steps: int = 15,
+    step_size: Number = 1,
+    micro_batch: int = MICRO_BATCH,
+) -> Plan:
+    """WRM (Sinha, Namkoong & Duchi 2018, arXiv:1710.10571), L2: ascent on the loss minus ``gamma`` · ‖z − x‖².
+
+    The paper has no ε: what the ascent reaches outside of it counts as its projection onto the ball. A large ``gamma``
+    keeps the ascent near the sample, at ∇loss / (2 ``gamma``). ``step_size`` is a part of the way there, not a length:
+    step t has ``step_size``/(2 ``gamma`` √t); the paper's steps are those of 1, and 15 of them.
+
+    Raises:
+        PlanError: for another norm, a bad ε, gamma, step size or number of steps.
+    """
+    threat = ThreatModel(checked_norm(norm, ("l2",)), positive(eps))
+    rate = exactly(step_size, "step_size")
+    name = f"wrm {count('steps', steps)} steps, gamma {positive(gamma, 'gamma')}"
+    name += "" if rate == "1" else f", {positive(step_size, 'step_size')} of each"
+    return single(
+        "wrm",
+        threat,
+        count("micro_batch", micro_batch),
+        name=name,
+        gamma=exactly(gamma, "gamma"),
+        rate=rate,
+        steps=steps,
+    )
