@@ -35,6 +35,11 @@ def audit_distances(case: Case, found: Sequence[float]) -> Audit:
     A sample counts where the other distance is more than 15 % smaller: such distances are not the smallest, and neither
     an order nor a threshold of them is evidence. Farther ones say nothing against the attack.
     """
+    if case.plan.threat.target:  # FAB goes to the nearest class, whichever that is
+        message = (
+            "no second method looks for the nearest input of a given class: leave target out, or claim an accuracy"
+        )
+        return Audit((Check("second-method", "failed", message),))
     doubled = case.plan.of(tuple(again(stage, case.plan) for stage in case.plan.stages))
     stage = case.plan.stages[0].attack
     watch = Watch(case.y.to(case.engine.device), ATTACKS[stage].loss)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pytest_prunerob import apgd, bim, momentum, pgd
 from pytest_prunerob.attacks import ATTACKS
-from pytest_prunerob.engine import targets
+from pytest_prunerob.engine import Engine, targets
 from pytest_prunerob.oracle import distances
 from pytest_prunerob.plans import TARGETS, Plan
 from tests.conformance.catalogue.case import SEED
@@ -115,6 +115,14 @@ def test_what_the_attack_returns_at_its_class_is_broken(
         assert set(there.nonzero().flatten().tolist()) <= ours.broken.keys()
     assert 0 < len(ours.broken) < len(x)
     _check_witnesses(ours, plan, subject, goal)
+
+
+def test_inputs_from_a_twin_are_steered_to_the_class_too(golden: Subject) -> None:
+    subject = module, x, y = correct(golden)
+    plan = _plan(pgd, "linf", "next")
+    found = Engine("cpu", 256, SEED).transfer(module, module, plan, 0, x, y, 10)
+    assert 0 < len(found.broken) < len(x)
+    _check_witnesses(found, plan, subject, _goal(plan, subject))
 
 
 def test_the_attacks_that_take_a_target_are_those_that_say_so() -> None:

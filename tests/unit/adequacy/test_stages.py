@@ -236,3 +236,43 @@ def test_the_audit_costs_a_twentieth_of_the_plan_but_looks_at_a_few() -> None:
     assert how_many(fgsm(norm="linf", eps="0.1"), 100, 100) == 27
     assert how_many(standard, 100, 1) == FEWEST
     assert forwards(standard.stages[-1]) == 5000
+
+
+class OutOfReach(nn.Module):
+    """A network one of whose classes always has the same small probability: no input comes nearer to it."""
+
+    def __init__(self, inner: nn.Module, missing: int) -> None:
+        super().__init__()
+        self.inner, self.missing = inner, missing
+
+    def forward(self, x: Tensor) -> Tensor:
+        before, _, after = self.inner(x).split([self.missing, 1, CLASSES - 1 - self.missing], dim=1)
+        return torch.cat([before, torch.cat([before, after], 1).logsumexp(1, keepdim=True) - 3, after], dim=1)
+
+
+def test_a_targeted_stage_is_judged_by_its_way_to_the_target() -> None:
+    step: dict[str, Any] = {"norm": "linf", "eps": "0.01", "steps": 5, "step_size": "0.005"}
+    plain, targeted = pgd(**step), pgd(**step, target="least-likely")
+    # Where the model is sure, the cross-entropy of the label is flat and that of the target is not.
+    sure = network(scale=100)
+    assert "zero-gradient" in failed(audit_stage(case(sure, plain), 0))
+    assert failed(audit_plan(case(sure, targeted))) == set()
+    # The other way round: the label can be left, and the target cannot be reached.
+    label = int(case(network(), plain).y[0])
+    found = case(OutOfReach(network(), (label + 1) % CLASSES).eval(), pgd(**step, target="next"))
+    assert (found.y == label).all()
+    assert "zero-gradient" in failed(audit_stage(found, 0))
+    assert failed(audit_stage(replace(found, plan=plain), 0)) == set()
+
+
+def test_a_targeted_plan_is_held_against_apgd_towards_the_same_class() -> None:
+    short = pgd(norm="linf", eps="0.5", steps=1, step_size="0.01", random_start=False, target="least-likely")
+    check = second_loss(case(network(), short)).checks[0]
+    assert check.outcome == "failed"
+    assert "APGD on the margin broke" in check.message
+    # No sample can be brought to a class that is never given, and an untargeted break is none.
+    label = int(case(network(), short).y[0])
+    found = case(OutOfReach(network(), (label + 1) % CLASSES).eval(), short)
+    assert second_loss(found).checks[0].value != 0
+    following = replace(short, threat=replace(short.threat, target="next"))
+    assert second_loss(replace(found, plan=following)).checks[0].value == 0
