@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.catalogue import autoattack, foolbox
+from tests.conformance.catalogue import autoattack, foolbox, own
 from tests.conformance.catalogue.case import Case
 
-CASES: list[Case] = [*autoattack.CASES, *foolbox.CASES]
+CASES: list[Case] = [*autoattack.CASES, *foolbox.CASES, *own.CASES]

@@ -25,7 +25,8 @@ class Case:
     library's own attack with the same parameters and the seed ``SEED``: (model, x, y) → what it returns, ``None`` for
     attacks that no library has. On a linear network the attack must break whatever is nearer than ε by ``factor``;
     ``one_class`` gives it only samples of one class there (one perturbation cannot push both classes over).
-    ``eps`` is the radius for the golden network.
+    ``eps`` is the radius for the golden network, ``wrap`` makes of a network what the attack needs. ``linear`` is false
+    where no closed form says what the attack must break.
     """
 
     attack: str
@@ -36,6 +37,8 @@ class Case:
     one_class: bool = False
     eps: str = ""
     strong: Callable[[str], Plan] | None = None
+    wrap: Callable[[nn.Module], nn.Module] | None = None
+    linear: bool = True
 
     @property
     def radius(self) -> str:
