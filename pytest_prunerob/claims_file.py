@@ -241,8 +241,16 @@ class _Reader:
                         f"or override the fixture {key}_model in conftest.py",
                     )
                 self._inside(value, at)
-            elif key == "dataset" and value.startswith("npz:"):
-                self._inside(value.removeprefix("npz:"), at)
+            elif key == "dataset":
+                self._dataset(value, at)
+
+    def _dataset(self, value: str, at: Path) -> None:
+        scheme, _, rest = value.partition(":")
+        if scheme == "torchvision":
+            if "?" in rest:
+                raise self._error(at, f"dataset = {_shown(value)}: a claims file downloads nothing")
+            rest = rest.partition("@")[2]
+        self._inside(rest, at)
 
     def _inside(self, path: str, at: Path) -> None:
         parts = PureWindowsPath(path)  # which knows the separators and roots of all systems

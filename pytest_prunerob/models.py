@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,7 @@ class Builder:
     def splits(self, name: str) -> Splits:
         """The test and training half of the dataset ``name``."""
         if name not in self._splits:
-            kind, colon, path = name.partition(":")
-            found = datasets.load(f"{kind}:{self.root / path}" if colon else name)
-            halves = (replace(half, name=name) if half is not None else None for half in (found.test, found.train))
-            test, train = halves
-            assert test is not None
-            self._splits[name] = Splits(test, train)
+            self._splits[name] = datasets.load(name, self.root)
         return self._splits[name]
 
     def dense(self, cell: Cell) -> nn.Module:

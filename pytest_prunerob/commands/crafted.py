@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_prunerob import votes
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.errors import StoreError
 from pytest_prunerob.fingerprint import digest
@@ -69,7 +70,8 @@ def tried_again(store: Store, key: str, content: Mapping[str, Any], data: Datase
                 f"the store does not hold the input crafted for sample {min(lost, default=len(data))}"
             )
         else:
-            again.problems += _forward(segment, wanted, inputs, data, module, plan["norm"], eps, again)
+            seed = int(content["seed"]) if votes.judges(plan) else None
+            again.problems += _forward(segment, wanted, inputs, data, module, plan["norm"], eps, again, seed)
     return again
 
 
@@ -116,13 +118,14 @@ def _forward(
     norm: str,
     eps: Fraction | None,
     again: Again,
+    seed: int | None,
 ) -> Iterator[str]:
-    """What is wrong with the inputs of one unit, or with what the store says of them."""
+    """What is wrong with the inputs of one unit, or with what the store says of them; with a ``seed`` votes judge."""
     if not positions:
         return
     z, label = torch.stack([inputs[p][0] for p in positions]), data.y[positions]
     with torch.no_grad():
-        logits = module(z)
+        logits = module(z) if seed is None else votes.called(module, z, label, data.classes, seed=seed)
     length = distances(data.x[positions], z, norm)
     own, best = _own_and_best_other(logits, label)
     edge = PROBE_TOLERANCE * max(1.0, float(logits.abs().nan_to_num(0.0, 0.0, 0.0).max()))

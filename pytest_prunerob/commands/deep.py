@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pytest_prunerob import datasets
+from pytest_prunerob import datasets, votes
 from pytest_prunerob.cells import Cell
 from pytest_prunerob.checkpoints import load_reference, read_state
 from pytest_prunerob.commands.crafted import BESIDE, tried_again
@@ -255,9 +255,10 @@ def _check(
     checked.witnesses += len(kept)
     eps = None if measurement["kind"] == "minimise" else Fraction(content["plan"]["eps"])
     goal = Goal(measurement["threat"]["norm"], eps, content["plan"]["target"])
+    seed = int(content["seed"]) if votes.judges(content["plan"]) else None
     for start in range(0, len(kept), BATCH):
         batch = dict(list(kept.items())[start : start + BATCH])
-        yield from _forward(module, data, batch, goal, checked)
+        yield from _forward(module, data, batch, goal, checked, seed)
 
 
 def _tried(
@@ -299,9 +300,14 @@ def _other_material(measurement: Mapping[str, Any], content: Mapping[str, Any]) 
 
 
 def _forward(
-    module: nn.Module, data: Dataset, batch: Mapping[int, Witness], goal: Goal, checked: Checked
+    module: nn.Module,
+    data: Dataset,
+    batch: Mapping[int, Witness],
+    goal: Goal,
+    checked: Checked,
+    seed: int | None = None,
 ) -> Iterator[str]:
-    """What is wrong with the witnesses in ``batch``, by their position in ``data``."""
+    """What is wrong with the witnesses in ``batch``, by their position in ``data``; with a ``seed`` votes judge."""
     positions = list(batch)
     clean = data.x[positions]
     rows = [batch[position].array for position in positions]
@@ -313,6 +319,8 @@ def _forward(
     with torch.no_grad():
         logits, before = module(z), module(clean)
     label = data.y[positions] if goal.eps is not None else before.argmax(1)
+    if seed is not None:
+        logits = votes.called(module, z, label, before.shape[1], seed=seed)
     length, eps = distances(clean, z, goal.norm), goal.eps
     edge = PROBE_TOLERANCE * max(1.0, float(logits.abs().nan_to_num(0.0, 0.0, 0.0).max()))
     reached = goal.classes(clean, label, before, edge)
@@ -344,7 +352,7 @@ def _dataset(reference: str) -> Dataset:
         return datasets.load(reference).test
     module, colon, name = reference.partition(":")
     if not colon or not name:
-        raise DatasetError(f"dataset {reference!r}: allowed are digits, npz:PATH and pkg.mod:callable")
+        raise DatasetError(f"dataset {reference!r}: allowed are {', '.join(datasets.FORMS)} and pkg.mod:callable")
     try:
         found = getattr(importlib.import_module(module), name)()
     except Exception as error:

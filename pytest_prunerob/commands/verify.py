@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="REF",
-        help="with --deep: where samples are from, digits, npz:PATH or pkg.mod:callable",
+        help="with --deep: where samples are from, digits, npz:PATH, folder:PATH, torchvision:NAME or pkg.mod:callable",
     )
     parser.add_argument(
         "--allow-hash", action="store_true", help="with --deep: accept witnesses of which only a hash was kept"

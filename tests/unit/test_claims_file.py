@@ -224,6 +224,10 @@ WRONG = {
         "2:1: pruned = 'os:abort': a claims file names no code: *",
     ),
     "model above": (cell('dense = "../a.pt2"'), "5:1: '../a.pt2': a path of a claims file stays inside the project, *"),
+    "download": (
+        cell('dataset = "torchvision:MNIST?download=1"'),
+        "5:1: dataset = 'torchvision:MNIST?download=1': a claims file downloads nothing",
+    ),
     "model absolute": (cell('dense = "/a.pt2"'), "5:1: '/a.pt2': a path of a claims file stays inside the project, *"),
     "model of windows": (cell("dense = 'C:\\a.pt2'"), "5:1: *: a claims file names no code: *"),
     "data above": (cell('dataset = "npz:a/../../b.npz"'), "5:1: 'a/../../b.npz': a path of a claims file stays *"),

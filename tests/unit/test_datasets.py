@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pytest_prunerob.datasets import Dataset, load
 from pytest_prunerob.errors import DatasetError
@@ -167,13 +170,150 @@ def test_a_damaged_file_is_an_error_of_the_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digit", "unknown dataset 'digit': allowed are digits, npz:PATH; did you mean 'digits'"),
+        ("digit", "unknown dataset 'digit': allowed are digits, folder:PATH, npz:PATH, torchvision:NAME; did you mean"),
         ("digits:8", "digits takes no path"),
         ("npz", "the path is missing; allowed is npz:PATH"),
         ("npz:", "the path is missing"),
         ("npz:no/such.npz", "there is no file 'no/such.npz'"),
+        ("folder", "the path is missing; allowed is folder:PATH"),
+        ("torchvision:CIFAR", "unknown name of torchvision 'CIFAR': allowed are CIFAR10, .*; did you mean 'CIFAR10'"),
+        ("torchvision:MNIST@", "the folder after '@' is missing"),
+        ("torchvision", "unknown name of torchvision ''"),
     ],
 )
 def test_a_name_that_means_no_dataset_is_refused(name: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         load(name)
+
+
+def picture(path: Path, value: int = 0, mode: str = "RGB", size: tuple[int, int] = (3, 2)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode in ("L", "I;16", "P") else (value,) * len(mode)).save(path)
+
+
+@pytest.fixture
+def animals(tmp_path: Path) -> Path:
+    for name, value in (("cat/b", 51), ("cat/a", 0), ("dog/a", 255)):
+        picture(tmp_path / "animals" / f"{name}.png", value)
+    (tmp_path / "animals" / "dog" / "notes.txt").write_text("no image")
+    return tmp_path / "animals"
+
+
+def test_a_folder_gives_images_by_sorted_class_and_name(animals: Path) -> None:
+    data = load("folder:animals", animals.parent).test
+    assert (data.name, data.classes, data.inputs) == ("folder:animals", 2, (3, 2, 3))
+    assert data.x[:, 0, 0, 0].tolist() == [0.0, pytest.approx(0.2), 1.0]
+    assert data.y.tolist() == [0, 0, 1]
+    assert load(f"folder:{animals}").train is None
+    again = load(f"folder:{animals}").test
+    assert again.digest == data.digest  # neither the name nor where it lies
+    picture(animals / "cat" / "a.png", 1)
+    assert load(f"folder:{animals}").test.digest != data.digest
+
+
+def test_halves_of_a_folder_are_read_when_they_are_asked_for(animals: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    animals.rename(whole / "val")
+    for name in ("cat", "dog"):
+        picture(whole / "train" / name / "1.png", 102, "L")
+    splits = load(f"folder:{whole}")
+    assert splits.train is not None
+    assert (len(splits.test), len(splits.train), splits.train.inputs) == (3, 2, (1, 2, 3))
+    assert splits.train is splits.train
+    picture(whole / "test" / "cat" / "1.png")
+    picture(whole / "test" / "dog" / "1.png")
+    assert len(load(f"folder:{whole}").test) == 2  # test goes before val
+    (whole / "train" / "cat" / "2.png").write_bytes(b"damaged")
+    broken = load(f"folder:{whole}")
+    with pytest.raises(DatasetError, match=r"cat/2\.png cannot be read as an image"):
+        _ = broken.train
+    (whole / "train" / "cow").mkdir()
+    with pytest.raises(DatasetError, match="the same class folders, only one of them has 'cow'"):
+        load(f"folder:{whole}")
+
+
+def cut(file: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), "uint8")
+    Image.fromarray(noise).save(file)
+    file.write_bytes(file.read_bytes()[:-400])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: picture(a / "cat/c.png", 0, "L"), r"one size and kind, found 2x3 RGB \(cat/a.png\) and 2x3 grey"),
+        (lambda a: picture(a / "dog/c.png", 0, "RGB", (4, 2)), r"and 2x4 RGB \(dog/c.png\): convert them"),
+        (lambda a: picture(a / "cat/c.png", 0, "RGBA"), r"cat/c.png has the mode RGBA: allowed are grey \(L\) or RGB"),
+        (lambda a: picture(a / "cat/c.png", 0, "I;16"), "cat/c.png has the mode I;16"),
+        (lambda a: (a / "cat/c.png").write_bytes(b""), "cat/c.png cannot be read as an image: cannot identify"),
+        (lambda a: cut(a / "cat/c.png"), "cat/c.png cannot be read as an image: .*truncated"),
+        (lambda a: (a / "cow").mkdir(), r"the class 'cow' has no image in 'animals' \(.jpg, "),
+        (lambda a: a.rename(a.parent / "train"), "there is no folder '.*animals'"),
+    ],
+    ids=["grey", "size", "alpha", "deep", "empty file", "cut", "empty class", "gone"],
+)
+def test_a_wrong_folder_is_refused(animals: Path, change: Callable[[Path], object], message: str) -> None:
+    change(animals)
+    with pytest.raises(DatasetError, match=message):
+        load(f"folder:{animals}")
+
+
+def test_a_folder_that_is_none_names_the_nearest(animals: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no folder '.*animal'; did you mean 'animals'\?"):
+        load("folder:animal", animals.parent)
+    with pytest.raises(DatasetError, match="is no folder"):
+        load(f"folder:{animals / 'cat' / 'a.png'}")
+    with pytest.raises(DatasetError, match="a folder for each of at least 2 classes, has none"):
+        load(f"folder:{animals / 'cat'}")
+    (animals.parent / "half" / "train").mkdir(parents=True)
+    with pytest.raises(DatasetError, match=r"half/train needs a folder half/test \(or val\) beside it"):
+        load("folder:half", animals.parent)
+
+
+def idx(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """Write ``array`` as MNIST is distributed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    path.write_bytes(head + array.astype("uint8").tobytes())
+
+
+def test_torchvision_reads_a_local_folder_and_downloads_nothing(tmp_path: Path) -> None:
+    for folder in ("data", "other"):
+        for half, value in (("t10k", 51), ("train", 102)):
+            raw = tmp_path / folder / "MNIST" / "raw"
+            idx(raw / f"{half}-images-idx3-ubyte", np.full((4, 28, 28), value))
+            idx(raw / f"{half}-labels-idx1-ubyte", np.array([3, 1, 4, 1]))
+    splits = load("torchvision:MNIST", tmp_path)
+    assert (splits.test.classes, splits.test.inputs, splits.test.y.tolist()) == (10, (1, 28, 28), [3, 1, 4, 1])
+    assert splits.test.x.unique().tolist() == [pytest.approx(0.2)]
+    assert splits.train is not None
+    assert splits.train.x.unique().tolist() == [pytest.approx(0.4)]
+    assert load(f"torchvision:MNIST@{tmp_path / 'other'}").test.digest == splits.test.digest
+    with pytest.raises(
+        DatasetError, match=r"Dataset not found: ask for the download with torchvision:KMNIST\?download"
+    ):
+        load("torchvision:KMNIST@data", tmp_path)
+    (tmp_path / "data" / "MNIST" / "raw" / "t10k-images-idx3-ubyte").write_bytes(b"\0\0")
+    with pytest.raises(DatasetError, match="data' cannot be read"):
+        load("torchvision:MNIST", tmp_path)
+
+
+def test_a_download_is_asked_for_in_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Fake:
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            asked.append((root, train, download))
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, place: int) -> tuple[Image.Image, int]:
+            return Image.new("L", (16, 16)), 3
+
+    monkeypatch.setattr("torchvision.datasets.USPS", Fake)
+    for name in ("torchvision:USPS", "torchvision:USPS?download=1", "torchvision:USPS@here?download=1"):
+        load(name, tmp_path)
+    data, here = str(tmp_path / "data"), str(tmp_path / "here")
+    assert asked == [(data, False, False), (data, False, True), (here, False, True)]

@@ -1,22 +1,16 @@
-"""Datasets: labelled images with a digest of every sample."""
+"""Labelled images with a digest of every sample."""
 
 from __future__ import annotations
 
 import hashlib
-import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pytest_prunerob.errors import DatasetError, unknown
+from pytest_prunerob.errors import DatasetError
 
 _ORDER = b"pytest-prunerob/sample-order/1:"  # decides the fixed permutation of ``Dataset.first``
 
@@ -102,106 +96,18 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The half of a dataset that claims are about, and the half to train on, if there is one."""
+    """The half of a dataset that claims are about, and the half to train on, which is read when it is first asked for.
+
+    ``load_train`` reads it, ``None`` where there is none; it raises ``DatasetError`` as reading the other half does.
+    """
 
     test: Dataset
-    train: Dataset | None
+    load_train: Callable[[], Dataset] | None = None
 
-
-def load(name: str) -> Splits:
-    """The dataset called ``name``: "digits" or "npz:PATH".
-
-    Raises:
-        DatasetError: for an unknown name, or a file that is missing or not as it must be.
-    """
-    scheme, colon, rest = name.partition(":")
-    if scheme not in DATASETS:
-        raise DatasetError(unknown("dataset", name, ("digits", "npz:PATH")))
-    return DATASETS[scheme](name, rest if colon else None)
-
-
-def _digits(name: str, path: str | None) -> Splits:
-    """The 1,797 scanned digits that scikit-learn ships (UCI, Alpaydin & Kaynak 1998), 8×8 grey, half of them test.
-
-    The split is stratified and fixed by the images alone: the images of each class, ordered by their SHA-256, go to
-    the test and the training half in turn.
-    """
-    if path is not None:
-        raise DatasetError(f"dataset {name!r}: digits takes no path; allowed is 'digits'")
-    from sklearn.datasets import load_digits
-
-    source = load_digits()
-    images, labels = source.images.astype("uint8"), source.target.astype("int64")
-    keys = [(int(label), hashlib.sha256(image.tobytes()).digest()) for image, label in zip(images, labels, strict=True)]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    x = torch.from_numpy(images.astype("float32") / 16).unsqueeze(1)
-    whole = Dataset(name, x, torch.from_numpy(labels), classes=10)
-    return Splits(test=whole.take(sorted(order[0::2])), train=whole.take(sorted(order[1::2])))
-
-
-def _npz(name: str, path: str | None) -> Splits:
-    """The arrays of a NumPy archive: x, y (test); x_train, y_train (optional); classes (optional).
-
-    Without ``classes`` the largest label of both halves decides. Nothing in the file is ever unpickled.
-    """
-    if not path:
-        raise DatasetError(f"dataset {name!r}: the path is missing; allowed is npz:PATH")
-    arrays = _read(name, Path(path), required=("x", "y"), optional=("x_train", "y_train", "classes"))
-    if ("x_train" in arrays) != ("y_train" in arrays):
-        present, absent = ("x_train", "y_train") if "x_train" in arrays else ("y_train", "x_train")
-        raise DatasetError(f"dataset {name!r}: the file has {present!r} but no {absent!r}")
-    parts = {"test": _tensors(name, arrays["x"], arrays["y"])}
-    if "x_train" in arrays:
-        parts["train"] = _tensors(name, arrays["x_train"], arrays["y_train"])
-    classes = _classes(name, arrays.get("classes"), [y for _, y in parts.values()])
-    made = {key: Dataset(name, x, y, classes) for key, (x, y) in parts.items()}
-    return Splits(test=made["test"], train=made.get("train"))
-
-
-DATASETS: dict[str, Callable[[str, str | None], Splits]] = {"digits": _digits, "npz": _npz}
-
-
-def _read(name: str, path: Path, *, required: Sequence[str], optional: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The wanted arrays of an archive; whatever is unreadable in it becomes a ``DatasetError``."""
-    if not path.is_file():
-        raise DatasetError(f"dataset {name!r}: there is no file {str(path)!r}")
-    if not zipfile.is_zipfile(path):
-        raise DatasetError(f"dataset {name!r}: the file is no .npz archive (write it with numpy.savez)")
-    try:
-        # Opened here: NumPy leaves a damaged archive open. Its remarks on old headers say nothing of the arrays.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            path.open("rb") as file,
-            np.load(file, allow_pickle=False) as archive,
-        ):
-            missing = [key for key in required if key not in archive]
-            if missing:
-                found = ", ".join(archive.files) or "nothing"
-                raise DatasetError(f"dataset {name!r}: the file needs the arrays x and y, found {found}")
-            return {key: np.asarray(archive[key]) for key in (*required, *optional) if key in archive}
-    except DatasetError:
-        raise
-    except Exception as error:  # NumPy and zipfile meet a damaged archive with whatever their next step raises
-        reason = "it holds Python objects, which are never unpickled" if "allow_pickle" in str(error) else str(error)
-        raise DatasetError(f"dataset {name!r}: the file cannot be read: {reason}") from error
-
-
-def _tensors(name: str, x: NDArray[Any], y: NDArray[Any]) -> tuple[Tensor, Tensor]:
-    for key, array in (("inputs", x), ("labels", y)):
-        if array.dtype.kind not in "biuf":
-            raise DatasetError(f"dataset {name!r}: {key} must be numbers, found the type {array.dtype}")
-    native = [np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")) for array in (x, y)]
-    return torch.from_numpy(native[0]), torch.from_numpy(native[1])
-
-
-def _classes(name: str, given: NDArray[Any] | None, labels: Sequence[Tensor]) -> int:
-    if given is None:
-        largest = [int(y.max()) for y in labels if y.numel()]
-        return max(2, 1 + max(largest, default=1))
-    if given.size != 1 or given.dtype.kind not in "iu":
-        found = f"{given.dtype} of shape {given.shape}"
-        raise DatasetError(f"dataset {name!r}: classes must be one whole number, found {found}")
-    return int(given.item())
+    @cached_property
+    def train(self) -> Dataset | None:
+        """The half to train on, if there is one."""
+        return None if self.load_train is None else self.load_train()
 
 
 def _check_inputs(name: str, x: Tensor) -> None:
