@@ -22,6 +22,7 @@ from pytest_prunerob.reported import Number
 if TYPE_CHECKING:
     from pytest_prunerob.curves import SecurityCurve
     from pytest_prunerob.plans import Number as PlanNumber
+    from pytest_prunerob.scores import Score
     from pytest_prunerob.verdicts import Verdict
 
 _SUPPORTED_FORM = "quantities support + - and * with numbers, such as 'pruned.accuracy() - dense.accuracy() >= -0.02'"
@@ -269,6 +270,11 @@ class Claim:
         self.evaluation.built(self)  # before any error below: a claim that was made and not judged fails its test
         if not any(difference.terms for difference in differences):
             raise ClaimError(f"'{text}' compares numbers only: nothing is measured")
+        metrics = {measure.metric for difference in differences for measure, _ in difference.terms}
+        if "clever" in metrics and (others := sorted(metrics - {"clever", "reported"})):
+            raise ClaimError(
+                f"'{text}' adds an estimate to what was measured: claim clever(...) apart from {others[0]}"
+            )
         datasets = {s.dataset_digest: s.dataset_name for s in self._measured_on_samples()}
         if len(datasets) > 1:
             raise ClaimError(f"'{text}' compares subjects on unrelated datasets: {', '.join(datasets.values())}")
@@ -371,6 +377,18 @@ class Subject:
         if isinstance(eps, Sequence) and not isinstance(eps, str):
             return security_curve(self, plan, eps)
         return at_strength(self, plan, eps)
+
+    def clever(
+        self, *, norm: str, radius: PlanNumber, batches: int = 50, batch_size: int = 20, targets: int = 9
+    ) -> Score:
+        """Mean CLEVER score (Weng et al. 2018) over the correctly classified samples: an estimate of a lower bound.
+
+        Gradients at ``batches`` times ``batch_size`` points within ``radius`` are taken of the margins to the
+        ``targets`` most likely other classes. It shows no robustness: a claim on it stands for itself.
+        """
+        from pytest_prunerob.scores import clever_score
+
+        return clever_score(self, norm=norm, radius=radius, batches=batches, batch_size=batch_size, targets=targets)
 
     def sparsity(self, unit: str = "weights", scope: str = "prunable") -> Quantity:
         """Share of units that are exactly zero; ``unit`` "weights" or "filters", ``scope`` "prunable" or "all"."""

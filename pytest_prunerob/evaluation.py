@@ -320,14 +320,16 @@ class TestEvaluation:
             return Known(Fraction(0), float("inf"), found.ledger.n, complete=False, measurement=found.ledger.key)
         if measure.metric == "critical_strength":
             return self._critical(measure, attack, distrust)
-        if unknown and measure.metric in ("distance", "failed"):  # neither correct nor wrong, so of no group
+        if unknown and measure.metric in ("distance", "failed", "clever"):  # neither correct nor wrong, so of no group
             problem = f"{unknown} of {len(first.data)} samples have a clean output that is not finite"
             return metrics.unknown_distance(found.ledger, attack, problem)
         if measure.metric == "distance":
             quantile = Fraction(dict(measure.options).get("quantile", "1/2"))
             return metrics.distance_quantile(found.ledger, first.correct(), quantile, attack, distrust)
         if measure.metric == "clever":
-            return metrics.mean_score(found.ledger, first.correct(), dict(measure.options), attack)
+            most = Fraction(str(measure.plan.stages[0].get("radius")))
+            doubt = self._problem(measure, "inconclusive")
+            return metrics.mean_score(found.ledger, first.correct(), dict(measure.options), most, attack, doubt)
         if measure.metric == "failed":
             return metrics.distance_failed(found.ledger, first.correct(), attack, distrust)
         return metrics.separation(

@@ -20,6 +20,7 @@ from pytest_prunerob.errors import ClaimError, GrammarError, InputError, unknown
 from pytest_prunerob.flips import Flips, flips
 from pytest_prunerob.plans import Plan
 from pytest_prunerob.reported import Number
+from pytest_prunerob.scores import Score
 from pytest_prunerob.transfer import transfer
 
 LENGTH = 2000  # characters of a claim (ours: the longest claim of the suites has 120)
@@ -37,6 +38,13 @@ METHODS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "corruption_accuracy": {"kind": "text", "severity": "whole number", "constants": "[text]"},
         "distance": {"plan": "plan"},
         "security_curve": {"plan": "plan", "eps": "strength"},
+        "clever": {
+            "norm": "text",
+            "radius": "strength",
+            "batches": "[whole number]",
+            "batch_size": "[whole number]",
+            "targets": "[whole number]",
+        },
         "sparsity": {"unit": "[text]", "scope": "[text]"},
         "parameters": {},
         "size_bytes": {},
@@ -49,6 +57,7 @@ METHODS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "p_s01": {"by": "plan"},
     },
     "distance": {"quantile": {"q": "number"}, "failed": {}},
+    "score": {"quantile": {"q": "number"}},
 }
 _TRANSFER = {"source": "subject", "target": "subject", "plan": "plan"}
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -222,7 +231,7 @@ class _Reader:
         made: Quantity = self._made(node, lambda: getattr(owner, function.attr)(**arguments))
         return made
 
-    def _owner(self, node: ast.expr) -> tuple[Subject | Flips | Distance, str, str]:
+    def _owner(self, node: ast.expr) -> tuple[Subject | Flips | Distance | Score, str, str]:
         """Whose metric is asked for: the object, the part of ``METHODS`` and its name."""
         if isinstance(node, ast.Name):
             if node.id == "flips":
@@ -237,6 +246,8 @@ class _Reader:
             found = self._metric(node, node.func)
             if isinstance(found, Distance):
                 return found, "distance", self._shown(node)
+            if isinstance(found, Score):
+                return found, "score", self._shown(node)
         raise GrammarError(f"{self._shown(node)} has no metrics: {_FORM}", node.col_offset)
 
     def _arguments(self, node: ast.Call, shown: str, wanted: Mapping[str, str]) -> dict[str, object]:

@@ -16,6 +16,7 @@ from pytest_prunerob.known import Bound, Known
 from pytest_prunerob.ledger import Ledger
 from pytest_prunerob.statistics import auc, lower_quantile, mann_whitney_p
 
+_NONE_CORRECT = "no sample is classified correctly"
 SMALL_GROUP = 10  # below it an AUC decides nothing (design 4.4)
 FAILED_SHARE = Fraction(1, 100)  # more failed searches than this make distances untrustworthy (ours)
 
@@ -153,17 +154,30 @@ def critical_strength(
     )
 
 
-def mean_score(ledger: Ledger, correct: Sequence[int], options: Mapping[str, str], attack: str) -> Known:
-    """The mean score of the ``correct`` samples, or with the option "quantile" a quantile of them."""
+def mean_score(
+    ledger: Ledger,
+    correct: Sequence[int],
+    options: Mapping[str, str],
+    most: Fraction,
+    attack: str,
+    distrust: str = "",
+) -> Known:
+    """The mean score of the ``correct`` samples, or with the option "quantile" a quantile of them.
+
+    ``most`` is the largest score there can be. The scores are estimates, which every verdict on them says.
+    """
     values = [ledger.values[p] for p in correct if p in ledger.values]
     if len(values) < len(correct) or not values:
-        missing = _missing(ledger, len(values), len(correct)) if correct else "no sample is classified correctly"
+        missing = _missing(ledger, len(values), len(correct), "score") if correct else _NONE_CORRECT
         return _open(inf, ledger, attack, missing)
+    full = sum(value >= float(most) for value in values)
+    note = "a CLEVER score is an estimate: it bounds no distance and shows no robustness"
+    note += f"; {full} of {len(values)} scores are the radius {float(most):.4g} itself" if full else ""
     if "quantile" in options:
         number: Fraction | float = lower_quantile(values, Fraction(options["quantile"]))
     else:
         number = inf if inf in values else sum(map(Fraction, values), Fraction(0)) / len(values)
-    return _known(number, inf, len(values), ledger, attack, "")
+    return _known(number, inf, len(values), ledger, attack, distrust, note)
 
 
 def unknown_distance(ledger: Ledger, attack: str, problem: str) -> Known:
@@ -231,9 +245,9 @@ def _distance_problem(ledger: Ledger, wanted: Sequence[int], values: Sequence[fl
     return ""
 
 
-def _missing(ledger: Ledger, found: int, wanted: int) -> str:
+def _missing(ledger: Ledger, found: int, wanted: int, what: str = "distance") -> str:
     reason = next(iter(ledger.errors.values()), "the attack returned none")
-    return f"{wanted - found} of {wanted} samples have no distance: {reason}"
+    return f"{wanted - found} of {wanted} samples have no {what}: {reason}"
 
 
 def _known(
