@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pytest_prunerob.attacks.apgd import APGD_CE, APGD_DLR, APGD_T
 from pytest_prunerob.attacks.attack import OPTIONAL, OWN, Attack, Load, Passes, Pool, Settings, drive, drive_voted
+from pytest_prunerob.attacks.brendel_bethge import BRENDEL_BETHGE
+from pytest_prunerob.attacks.clever import CLEVER
 from pytest_prunerob.attacks.corruption import CORRUPTION, OCCLUSION
+from pytest_prunerob.attacks.cw import CW_L2
+from pytest_prunerob.attacks.deepfool import DEEPFOOL
 from pytest_prunerob.attacks.exits import MULTI_EXIT_PGD
 from pytest_prunerob.attacks.fab import FAB, FAB_MIN, FAB_T
 from pytest_prunerob.attacks.fmn import FMN, FMN_OWN
@@ -29,12 +33,16 @@ ATTACKS: dict[str, Attack] = {
         MOMENTUM,
         FMN,
         FMN_OWN,
+        CW_L2,
+        DEEPFOOL,
+        BRENDEL_BETHGE,
         FAB_MIN,
         WRM,
         MULTI_EXIT_PGD,
         SUBSTITUTE,
         CORRUPTION,
         OCCLUSION,
+        CLEVER,
     )
 }
 

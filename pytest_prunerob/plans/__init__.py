@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_prunerob.plans.autoattack import apgd, autoattack
+from pytest_prunerob.plans.brendel_bethge import brendel_bethge
 from pytest_prunerob.plans.corruption import corruption, occlusion
+from pytest_prunerob.plans.cw import cw
+from pytest_prunerob.plans.deepfool import deepfool
 from pytest_prunerob.plans.exits import multi_exit_pgd
 from pytest_prunerob.plans.fab import fab
 from pytest_prunerob.plans.fmn import fmn
@@ -42,6 +45,9 @@ PLANS: dict[str, Callable[..., Plan]] = {
         momentum,
         pgd,
         fmn,
+        cw,
+        deepfool,
+        brendel_bethge,
         wrm,
         multi_exit_pgd,
         substitute,
@@ -64,7 +70,10 @@ __all__ = [
     "apgd",
     "autoattack",
     "bim",
+    "brendel_bethge",
     "corruption",
+    "cw",
+    "deepfool",
     "fab",
     "fgsm",
     "fmn",

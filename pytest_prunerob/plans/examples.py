@@ -6,7 +6,11 @@ from dataclasses import replace
 from fractions import Fraction
 
 from pytest_prunerob.plans.autoattack import autoattack
+from pytest_prunerob.plans.brendel_bethge import brendel_bethge
+from pytest_prunerob.plans.clever import clever
 from pytest_prunerob.plans.corruption import corruption, occlusion
+from pytest_prunerob.plans.cw import cw
+from pytest_prunerob.plans.deepfool import deepfool
 from pytest_prunerob.plans.exits import multi_exit_pgd
 from pytest_prunerob.plans.fab import fab
 from pytest_prunerob.plans.fmn import fmn
@@ -48,8 +52,13 @@ EXAMPLES: dict[str, tuple[str, Plan]] = {
     ),
     "substitute": ('substitute(norm="linf", eps="8/255")', substitute(norm="linf", eps="8/255")),
     "fmn": ('fmn(norm="linf")', fmn(norm="linf")),
+    "fmn-own": ('fmn(norm="l2")', fmn(norm="l2")),
+    "cw-l2": ('cw(norm="l2")', cw(norm="l2")),
+    "deepfool": ('deepfool(norm="l2")', deepfool(norm="l2")),
+    "brendel-bethge": ('brendel_bethge(norm="l0")', brendel_bethge(norm="l0")),
     "corruption": ('corruption("fog", 3)', corruption("fog", 3)),
     "occlusion": ("occlusion(16)", occlusion(16)),
+    "clever": ('pruned.clever(norm="l2", radius="0.5")', clever(norm="l2", radius="0.5")),
 }
 
 
