@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 
 from pytest_prunerob.attacks.attack import OWN, Attack, Load, Model, Passes, Settings
@@ -34,12 +37,11 @@ def _textures(stage: Stage) -> Sequence[Tensor]:
     """The textures (3, H, W) in [0, 1] of ``stage``, none for one that needs none."""
     if "textures" not in dict(stage.params):
         return ()
-    from torchvision.io import ImageReadMode, decode_image
-
     files = texture_files(str(stage.get("textures")))
     if content(files) != stage.get("textures_sha256"):
         raise PlanError(f"textures={stage.get('textures')!r} changed after the plan was made")
-    return [decode_image(str(file), mode=ImageReadMode.RGB).float() / 255 for file in files]
+    pictures = [np.array(Image.open(file).convert("RGB")) for file in files]
+    return [torch.from_numpy(picture).permute(2, 0, 1).float() / 255 for picture in pictures]
 
 
 def _check_corruption(stage: Stage, inputs: tuple[int, int, int]) -> None:

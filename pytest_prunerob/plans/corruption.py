@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
 from pytest_prunerob.errors import PlanError
@@ -46,6 +47,8 @@ def corruption(kind: str, severity: int, *, constants: str | None = None, textur
         params |= {"textures": textures, "textures_sha256": content(texture_files(textures))}
     elif textures is not None:
         raise PlanError(f"textures={textures!r} is for frost alone, not for {kind}")
+    if kind == "jpeg_compression":  # another codec rounds otherwise, so that its release belongs into the key
+        params |= {"codec": f"pillow {version('pillow')}"}
     name = f"{kind} severity {severity}" + (f", {constants} constants" if constants else "")
     stage = Stage("corruption", tuple(sorted(params.items())))
     return Plan(name, "corruption", ThreatModel("none", None), (stage,))
