@@ -9,7 +9,7 @@ from torch import nn
 
 from pytest_prunerob.adequacy import how_many, how_many_distances
 from pytest_prunerob.adequacy.check import NEIGHBOURS
-from pytest_prunerob.adequacy.distances import SECOND
+from pytest_prunerob.adequacy.distances import rerun
 from pytest_prunerob.adequacy.stages import again, second_opinion
 from pytest_prunerob.attacks import ATTACKS, Load
 from pytest_prunerob.datasets import Dataset
@@ -118,6 +118,8 @@ def _bound(plan: Plan | None, number: int, kind: Kind, load: Load) -> Cost:
     if plan is None or kind == "transferred":
         voted = kind == "voted" or (plan is not None and plan.randomised)
         return Cost(load.samples * (LOOKS[-1] if voted else 1))
+    if plan.threat.eps is not None:
+        load = replace(load, eps=float(plan.threat.radius))
     return stage_bound(plan.stages[number], plan.threat.norm, kind, load)
 
 
@@ -129,7 +131,7 @@ def audit_bound(plan: Plan, kind: Kind, load: Load, *, twin: bool) -> Cost:
     norm, n = plan.threat.norm, load.samples
     if kind == "minimise":
         many, extra = how_many_distances(plan, n), 1
-        stages: list[Stage] = [*(again(stage, plan) for stage in plan.stages), SECOND]
+        stages: list[Stage] = list(rerun(plan))
     else:
         many, extra = how_many(plan, n, n), 2 + NEIGHBOURS
         stages = [again(stage, plan) for stage in plan.stages if ATTACKS[stage.attack].gradient]

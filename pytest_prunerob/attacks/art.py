@@ -26,7 +26,7 @@ def classifier(model: Model, x: Tensor, classes: int) -> Any:
 
     ART sees no module behind ``model``, so it can change neither its mode nor its parameters.
     """
-    load()
+    load_art()
     from art.estimators.classification import PyTorchClassifier
 
     class Wrapped(torch.nn.Module):
@@ -45,7 +45,7 @@ def classifier(model: Model, x: Tensor, classes: int) -> Any:
     return made
 
 
-def load() -> None:
+def load_art() -> None:
     """Import ART without its configuration of logging, which would close the handlers of everybody else."""
     configure = logging.config.dictConfig
     logging.config.dictConfig = lambda config: None

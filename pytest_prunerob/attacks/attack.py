@@ -55,11 +55,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Load:
-    """What a stage is given at once: samples, the classes of the model, the features (C·H·W) of a sample."""
+    """What a stage is given at once: samples, the classes of the model, the features (C·H·W) of a sample, and ε."""
 
     samples: int
     classes: int
     features: int
+    eps: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ class Attack:
     steps. ``passes`` bounds its cost. ``starts`` says that it needs a :class:`Pool`, ``targeted`` that it can be
     steered to a class, ``exits`` that it attacks networks with several. ``stand_in`` gives the stage that the audit
     runs in its place, where its own run would not show whether it could have worked. ``check(stage, (C, H, W))`` raises
-    ``PlanError`` for images that it makes no sense on.
+    ``PlanError`` for images that it makes no sense on. ``whole_set`` says that it makes one perturbation for all
+    samples, so that survivors of it may fall to one of their own; such an attack is none that takes a ``gradient``
+    for each of them.
     """
 
     name: str
@@ -114,6 +117,7 @@ class Attack:
     exits: bool = False
     stand_in: Callable[[Stage, ThreatModel], Stage] | None = None
     check: Callable[[Stage, tuple[int, int, int]], None] | None = None
+    whole_set: bool = False
 
     def require(self, norm: str, *, target: str = "", module: object = None) -> None:
         """Refuse what this attack cannot do.

@@ -58,7 +58,8 @@ def table(names: list[str] | None = None) -> Iterator[str]:
             continue
         text, plan = EXAMPLES[name]
         stage = next(stage for stage in plan.stages if stage.attack == name)
-        passes = attack.passes(stage, Load(SAMPLES, CLASSES, FEATURES))
+        eps = float("inf") if plan.threat.eps is None else float(plan.threat.radius)
+        passes = attack.passes(stage, Load(SAMPLES, CLASSES, FEATURES, eps))
         parameters = ", ".join(f"{key} {value}" for key, value in stage.params)
         extra = f" (extra `{OPTIONAL[attack.library][1]}`)" if attack.library in OPTIONAL else ""
         norms = ", ".join(norm for norm in attack.norms if norm != "none") or "–"
