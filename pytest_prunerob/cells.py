@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -75,6 +75,21 @@ class Cell:
     def seed(self) -> int:
         """The seed of training; 0 where the grid does not name one."""
         return int(self.parameters.get("seed", "0"))
+
+    def another(self, given: Mapping[str, object], keep: Sequence[str]) -> Cell:
+        """The cell on the same dataset with the parameters ``given``, and of this one's those that it is to ``keep``.
+
+        Raises:
+            CellsError: for a value that ``cells(...)`` would refuse, or a list of them.
+        """
+        for axis, value in given.items():
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                raise CellsError(f"{axis}={value!r} is a list: one model has one {axis}")
+        own = {axis: self.parameters[axis] for axis in keep if axis in self.parameters}
+        kept = {axis: int(value) if axis == "seed" else value for axis, value in own.items()}
+        (found,) = Grid({**kept, **given}, self.samples).expand()
+        data = {"dataset": self.parameters["dataset"]} if "dataset" in self.parameters else {}
+        return replace(found, parameters={**data, **found.parameters})
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def distance_quantile(
     ledger: Ledger, correct: Sequence[int], quantile: Fraction, attack: str, distrust: str = ""
 ) -> Known:
     """A quantile of the distances of the ``correct`` samples; +inf ranks last."""
-    values = [ledger.values[p] for p in correct if p in ledger.values]
+    values = list(_distances(ledger, correct).values())
     problem = _distance_problem(ledger, correct, values) or distrust
     if not values:
         return _open(inf, ledger, attack, problem or "no sample is classified correctly")
@@ -83,7 +83,7 @@ def distance_failed(ledger: Ledger, correct: Sequence[int], attack: str, distrus
     """Share of the ``correct`` samples whose search found nothing; with ``distrust`` none of these counts as failed."""
     if not correct:
         return _open(1, ledger, attack, "no sample is classified correctly")
-    values = [ledger.values[p] for p in correct if p in ledger.values]
+    values = list(_distances(ledger, correct).values())
     if len(values) < len(correct):
         return _open(1, ledger, attack, _missing(ledger, len(values), len(correct)))
     failed = sum(value == inf for value in values)
@@ -101,7 +101,9 @@ def surviving_at(
     once all searches are done, of which few may have failed; and so do the ``unknown`` samples, whose clean output is
     not finite.
     """
-    values = {p: ledger.values[p] for p in correct if p in ledger.values}
+    found = ledger.values
+    nearer = {p: found[p] for p in correct if p in found and found[p] <= float(eps)}
+    values = _distances(ledger, correct) | nearer
     survived = sum(value > float(eps) for value in values.values())
     missing = len(correct) - len(values) + unknown
     n = ledger.n
@@ -196,8 +198,7 @@ def separation(
     distrust: str = "",
 ) -> Known:
     """AUC or Mann-Whitney p: absolute distances of ``changed`` below those of ``kept`` (Piras et al., Table 2)."""
-    values = {p: abs(value) for p, value in ledger.values.items()}
-    groups = [[values[p] for p in group if p in values] for group in (changed, kept)]
+    groups = [[abs(value) for value in _distances(ledger, group).values()] for group in (changed, kept)]
     problem = small_groups(changed, kept, names)
     problem = problem or _distance_problem(ledger, [*changed, *kept], [*groups[0], *groups[1]]) or distrust
     n = len(changed) + len(kept)
@@ -234,6 +235,12 @@ def populations(dense: Sequence[bool], pruned: Sequence[bool]) -> Mapping[str, t
     for position, (d, p) in enumerate(zip(dense, pruned, strict=True)):
         groups[f"S{int(d)}{int(p)}"].append(position)
     return {name: tuple(group) for name, group in groups.items()}
+
+
+def _distances(ledger: Ledger, wanted: Sequence[int]) -> dict[int, float]:
+    """The distances of the samples ``wanted``; where one of several stages met an error, there may be a nearer one."""
+    values, errors = ledger.values, ledger.errors
+    return {p: values[p] for p in wanted if p in values and p not in errors}
 
 
 def _distance_problem(ledger: Ledger, wanted: Sequence[int], values: Sequence[float]) -> str:

@@ -141,6 +141,8 @@ class Sources:
     builder: Builder
     modules: dict[str, nn.Module]
     data: dict[str, Dataset]
+    others: Sequence[Mapping[str, Any]] = ()
+    seen: set[str] = field(default_factory=set)
 
     def samples(self, cells: Iterable[Mapping[str, Any]], wanted: str) -> Dataset | None:
         """The slice with the digest ``wanted``, among those that ``cells`` may be about."""
@@ -152,11 +154,17 @@ class Sources:
                         return part
         return None
 
-    def module(self, cells: Iterable[Mapping[str, Any]], wanted: str) -> nn.Module | None:
-        """The model with the fingerprint ``wanted``; those that a grid names are taken from the store."""
-        for cell in cells:
+    def module(self, wanted: str, cells: Iterable[Mapping[str, Any]]) -> nn.Module | None:
+        """The model with the fingerprint ``wanted``; those that a grid names are taken from the store.
+
+        First by the grid of ``cells``; a model that a test built beside them may be one of another test's grid.
+        """
+        for cell in (*cells, *self.others):
             if wanted in self.modules:
                 break
+            if cell["id"] in self.seen:
+                continue
+            self.seen.add(cell["id"])
             for built in self._built(cell):
                 loaded = prepare(built, role="", device="cpu")
                 self.modules[loaded.digest] = loaded.module
@@ -192,7 +200,8 @@ def check(
     builder = Builder(opened, "cpu", False, lambda text: None, Path())
     modules = {model.digest: model.module for model in given if model.digest is not None and model.module is not None}
     digits = ["digits"] * any(cell["dataset"] is not None and cell["dataset"]["name"] == "digits" for cell in cells)
-    sources = Sources(opened, builder, modules, {name: _dataset(name) for name in dict.fromkeys([*digits, *data])})
+    named = {name: _dataset(name) for name in dict.fromkeys([*digits, *data])}
+    sources = Sources(opened, builder, modules, named, cells)
     checked = Checked()
     by_id = {cell["id"]: cell for cell in cells}
     users: dict[str, list[Mapping[str, Any]]] = {}
@@ -232,7 +241,7 @@ def _check(
         looked = f"its samples are not in {', '.join(sources.data)}" if sources.data else "no data set is given"
         yield f"{looked}: give --dataset REF"
         return
-    module = sources.module(cells, measurement["digest"])
+    module = sources.module(measurement["digest"], cells)
     if module is None:
         yield (
             f"no network with the fingerprint {measurement['digest'][:12]} is given: "

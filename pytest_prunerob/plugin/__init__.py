@@ -12,6 +12,7 @@ from pytest_prunerob.errors import OptionError, ResultsError
 from pytest_prunerob.plugin import collection, devices, items, notes, options, toml_claims
 from pytest_prunerob.plugin.collector import Collector
 from pytest_prunerob.plugin.fixtures import (
+    build_model,
     cell,
     dataset,
     dense,
@@ -23,7 +24,17 @@ from pytest_prunerob.plugin.fixtures import (
 )
 from pytest_prunerob.plugin.stash import OPTIONS, RUNTIME, STARTED, STDERR
 
-__all__ = ["cell", "dataset", "dense", "dense_model", "make_subject", "pruned", "pruned_model", "reported"]
+__all__ = [
+    "build_model",
+    "cell",
+    "dataset",
+    "dense",
+    "dense_model",
+    "make_subject",
+    "pruned",
+    "pruned_model",
+    "reported",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,7 +1,7 @@
 """The fixtures of a claim test.
 
-People override ``dataset``, ``dense_model`` and ``pruned_model``; ``dense``, ``pruned``, ``reported``, ``cell`` and
-``make_subject`` stay as they are.
+People override ``dataset``, ``dense_model`` and ``pruned_model``; ``dense``, ``pruned``, ``reported``, ``cell``,
+``make_subject`` and ``build_model`` stay as they are.
 """
 
 from __future__ import annotations
@@ -71,6 +71,41 @@ def make_subject(request: pytest.FixtureRequest, cell: Cell) -> Callable[..., Su
         return _evaluation(request, cell).subject(model, _samples(data, cell), role)
 
     return make
+
+
+@pytest.fixture
+def build_model(
+    request: pytest.FixtureRequest, cell: Cell, make_subject: Callable[..., Subject]
+) -> Callable[..., Subject]:
+    """``build_model(network=..., training=..., method=..., sparsity=..., seed=...)``: one more model of this package.
+
+    Names that are left out are those of the cell; without a method and a sparsity the model is dense. It is a subject
+    on the samples of the cell, with ``role`` or its names as its role.
+    """
+
+    def build(
+        *,
+        network: str | None = None,
+        training: str | None = None,
+        method: str | None = None,
+        sparsity: str | float | None = None,
+        seed: int | None = None,
+        role: str | None = None,
+    ) -> Subject:
+        from pytest_prunerob.models import check_names
+
+        pruned = method is not None or sparsity is not None
+        given = {"network": network, "training": training, "method": method, "sparsity": sparsity, "seed": seed}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        one = cell.another(wanted, keep=("network", "training", "seed", *(("method", "sparsity") if pruned else ())))
+        check_names(one, ("dataset", "network", "training", *(("method", "sparsity") if pruned else ())))
+        shared = _runtime(request)
+        with shared.visible():
+            model = shared.builder.dense(one)
+            model = shared.builder.pruned(one, model) if pruned else model
+        return make_subject(model, one.id if role is None else role)
+
+    return build
 
 
 @pytest.fixture

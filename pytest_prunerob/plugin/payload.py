@@ -155,12 +155,13 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         }
         for number, name in enumerate(ledger.stages)
     ]
-    minimise = ledger.kind == "minimise"
-    broken = sum(abs(value) != inf for value in ledger.values.values()) if minimise else len(ledger.broken)
-    survived = len(ledger.values) - broken if minimise else len(ledger.survived)
+    values, errors = ledger.values, set(ledger.errors)
+    broken, survived = set(ledger.broken), set(ledger.survived)
+    if ledger.kind == "minimise":  # of several stages one may find an input where another meets an error
+        broken = {position for position, value in values.items() if abs(value) != inf}
+        survived = values.keys() - broken - errors
     clean_errors = ledger.n - len(prepared.correct(voted=measurement.voted))
-    erroneous = len(ledger.errors)
-    rest = (ledger.n if ledger.kind != "decide" else len(ledger.start)) - broken - survived - erroneous
+    decided = len(broken) + len(survived) + len(errors - broken)
     return {
         "key": ledger.key,
         "kind": ledger.kind,
@@ -170,10 +171,10 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         "threat": _threat(plan.threat),
         "n": ledger.n,
         "clean_errors": clean_errors,
-        "broken": broken,
-        "survived": survived,
-        "undecided": rest,
-        "errors": erroneous,
+        "broken": len(broken),
+        "survived": len(survived),
+        "undecided": (ledger.n if ledger.kind != "decide" else len(ledger.start)) - decided,
+        "errors": len(errors - broken),
         "complete": ledger.complete,
         "stages": stages,
         "cost": _cost(sum((segment.cost for segment in ledger.segments.values()), Cost())),
@@ -204,7 +205,7 @@ def _subjects(evaluation: TestEvaluation) -> dict[str, Any]:
 def _runtime(item: pytest.Item, evaluation: TestEvaluation) -> dict[str, Any]:
     import torch
 
-    from pytest_prunerob.measurement import precision
+    from pytest_prunerob.material import precision
 
     engine, store = evaluation.bench.engine, evaluation.bench.store
     cuda = engine.device.startswith("cuda")

@@ -26,6 +26,7 @@ EXPRESSIONS = (
     "within(pruned.sparsity('filters', scope='all'), -0.9 * 2, 0.001)",
     "flips.auc_s10(by=near) + reported < (1 - flips.share('S10')) * 3",
     "pruned.distance(near).quantile(0.1) >= dense.distance(near).failed()",
+    "transfer(dense, target=pruned, plan=aa) >= dense.security_curve(near, '8/255') - 0.1",
 )
 DOCUMENT = (
     (Path(__file__).parents[2] / "docs/examples/toml_gate/release.claims.toml").read_bytes()
