@@ -13,7 +13,7 @@ import torch
 
 from pytest_prunerob.adequacy.check import RISE_WITH_EPS, SWEEP, UNBOUNDED_STEPS, Check
 from pytest_prunerob.adequacy.readout import audit_readout
-from pytest_prunerob.adequacy.stages import Audit, Case, again, expecting, met_errors
+from pytest_prunerob.adequacy.stages import NONE_IN_L0, Audit, Case, again, expecting, met_errors
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.ledger import Cost
 from pytest_prunerob.plans import Plan, Stage, ThreatModel
@@ -23,6 +23,8 @@ FULL = ("unbounded", "eps-sweep", "binarised-readout")
 
 def audit_fully(case: Case) -> Audit:
     """The indicators of the level "full"."""
+    if case.plan.threat.norm == "l0":  # there survival does not count whatever they say
+        return Audit(tuple(Check(name, "not applicable", NONE_IN_L0) for name in FULL))
     result = unbounded(case) + sweep(case) + audit_readout(case)
     for number in case.examples:
         result += silent(case, number)

@@ -30,7 +30,7 @@ from pytest_prunerob.adequacy.check import (
     Outcome,
 )
 from pytest_prunerob.adequacy.trace import Trace, Watch, at_clean, margin, trace
-from pytest_prunerob.attacks import ATTACKS
+from pytest_prunerob.attacks import ATTACKS, Pool
 from pytest_prunerob.engine import Engine, Result, targets
 from pytest_prunerob.ledger import Cost
 from pytest_prunerob.plans import Plan, Stage, apgd, pgd
@@ -44,7 +44,7 @@ class Case:
 
     ``x``: (k, C, H, W) in [0, 1] with labels ``y`` (k,), ``clean`` logits (k, K); ``n`` samples were judged and
     ``survivors`` of them survived; ``broken_by`` counts the samples that each stage broke, by its number, and
-    ``examples`` are a few of them with their labels.
+    ``examples`` are a few of them with their labels. ``pool`` are samples for attacks that start from some.
     """
 
     engine: Engine
@@ -58,6 +58,7 @@ class Case:
     survivors: int
     broken_by: Mapping[int, int]
     examples: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    pool: Pool | None = None
 
     @property
     def radius(self) -> Fraction:
@@ -104,6 +105,13 @@ class Audit:
 
     def _failed(self) -> list[Check]:
         return [check for check in self.checks if check.outcome == "failed" and check.level != "information"]
+
+
+# JSMA changes features greedily in pairs, and nothing like APGD exists in L0 that would tell what it missed.
+NONE_IN_L0 = (
+    "no attack at a fixed ε is strong enough in L0 for survival to count; "
+    "claim fmn(norm='l0') distances or a security curve of them instead"
+)
 
 
 def forwards(stage: Stage) -> int:
@@ -169,10 +177,15 @@ def expecting(plan: Plan) -> dict[str, int]:
 
 def audit_plan(case: Case) -> Audit:
     """The indicators of the plan of ``case`` at fixed ε."""
+    if case.plan.threat.norm == "l0":
+        return Audit(tuple(Check("second-loss", "failed", NONE_IN_L0, stage.attack) for stage in case.plan.stages))
     result = Audit((black_box(case), unstable(case)), cost=Cost(forward=(1 + NEIGHBOURS) * len(case.x)))
     for number, stage in enumerate(case.plan.stages):
         if ATTACKS[stage.attack].gradient:
             result += audit_stage(case, number)
+        if ATTACKS[stage.attack].whole_set:
+            message = "one perturbation had to do for all samples, so that survivors may fall to one of their own"
+            result += Audit((Check("whole-set", "failed", message, stage.attack),))
     return result + Audit(_all_breaks(case, result)) + second_loss(case)
 
 

@@ -28,7 +28,7 @@ TINY = 1e-8
 LAST_STEP = 0.01  # what the step size falls to, as a share of the first (ours, as in FMN)
 FINE = 0.1  # the largest step in Linf once a distance is known, as a share of it (ours: 0.01 is far on CIFAR-10)
 LARGEST = 20.0  # the constant in Linf (the authors' code)
-PATIENCE = 30  # steps without a success before the constant grows (ours: the published 1000 are for whole rounds)
+PATIENCE = 10  # steps without a success before the constant grows (ours: the published 1000 are for whole rounds)
 FACTOR = 2.0  # by which the constant grows where it was too small (the authors' code)
 SHRINK = 0.9  # τ after a success, as a share of the distance reached (the paper, VI-C)
 DROPPED = 0.3  # share of the features left that L0 drops at once (the authors' code drops several too; the paper one)
@@ -103,7 +103,11 @@ def _searched(settings: Settings, x: Tensor, step: Callable[[Search, int], Tenso
 
 
 def _linf(model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
-    """Min c·max(margin, 0) + Σ max(|δ| − τ, 0), where τ is 0.9 of the smallest distance that was found."""
+    """Min c·max(margin, 0) + Σ max(|δ| − τ, 0), where τ is a share of the smallest distance that was found.
+
+    Where no constant reaches a share, a larger one is tried.
+    """
+    share = torch.full((len(x),), SHRINK, device=x.device)
 
     def step(state: Search, number: int) -> Tensor:
         margin, gradient, reached = _margins(model, state.z, y, settings)
@@ -114,9 +118,12 @@ def _linf(model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
         state.keep(better, length)
         state.size = state.size.minimum((FINE * state.length).clamp(min=TINY))
         late = state.waited >= PATIENCE
-        state.constant[late] = (FACTOR * state.constant[late]).clamp(max=LARGEST)
         state.waited[late] = 0
-        tau = _each(SHRINK * state.length.clamp(max=1 / SHRINK), x)
+        state.constant[late] *= FACTOR
+        over = late & state.length.isfinite() & (state.constant >= 1)
+        share[over] = (1 + share[over]) / 2
+        state.constant.clamp_(max=LARGEST)
+        tau = _each((share * state.length).clamp(max=1), x)
         weight = state.constant * (margin > 0)
         return _each(weight, x) * gradient + delta.sign() * (delta.abs() > tau)
 
