@@ -23,14 +23,17 @@ from pytest_prunerob.plans import (
     fab,
     fgsm,
     fmn,
+    jsma,
     momentum,
     multi_exit_pgd,
     occlusion,
     pgd,
     r_fgsm,
     substitute,
+    universal,
     worst_case,
     wrm,
+    zoo,
 )
 from pytest_prunerob.reported import axis, table
 from pytest_prunerob.transfer import transfer
@@ -58,6 +61,7 @@ __all__ = [
     "fgsm",
     "flips",
     "fmn",
+    "jsma",
     "load_reference",
     "load_state",
     "momentum",
@@ -68,9 +72,11 @@ __all__ = [
     "substitute",
     "table",
     "transfer",
+    "universal",
     "within",
     "worst_case",
     "wrm",
+    "zoo",
 ]
 _LAZY = {"Dataset": "datasets", "Model": "subjects", "load_reference": "checkpoints", "load_state": "checkpoints"}
 

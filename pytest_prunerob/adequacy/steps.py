@@ -28,7 +28,8 @@ def audit_steps(case: Case, twin: nn.Module | None) -> Audit:
     if case.plan.kind == "minimum":  # there is no black-box search for distances to hold them against
         message = f"{what}: distances found along them need not be the smallest; claim robust_accuracy at an ε instead"
         return Audit((Check("steps", "failed", message, value=mismatch, limit=MISMATCH),))
-    if all(ATTACKS[stage.attack].gradient for stage in case.plan.stages):
+    attacks = [ATTACKS[stage.attack] for stage in case.plan.stages]
+    if all(attack.gradient or attack.whole_set for attack in attacks):
         message = f"{what}: survival needs a black-box stage, such as square"
         return Audit((Check("steps", "failed", message, value=mismatch, limit=MISMATCH),))
     if twin is None:

@@ -16,6 +16,7 @@ from pytest_prunerob.plans.exits import multi_exit_pgd
 from pytest_prunerob.plans.fab import fab
 from pytest_prunerob.plans.fmn import fmn
 from pytest_prunerob.plans.gradient import bim, fgsm, momentum, pgd, r_fgsm
+from pytest_prunerob.plans.jsma import jsma
 from pytest_prunerob.plans.plan import (
     MICRO_BATCH,
     TARGETS,
@@ -30,7 +31,9 @@ from pytest_prunerob.plans.plan import (
     worst_case,
 )
 from pytest_prunerob.plans.substitute import substitute
+from pytest_prunerob.plans.universal import universal
 from pytest_prunerob.plans.wrm import wrm
+from pytest_prunerob.plans.zoo import zoo
 
 # The constructors by the name that claims files give them.
 PLANS: dict[str, Callable[..., Plan]] = {
@@ -48,9 +51,12 @@ PLANS: dict[str, Callable[..., Plan]] = {
         cw,
         deepfool,
         brendel_bethge,
+        jsma,
         wrm,
         multi_exit_pgd,
         substitute,
+        universal,
+        zoo,
         corruption,
         occlusion,
     )
@@ -77,6 +83,7 @@ __all__ = [
     "fab",
     "fgsm",
     "fmn",
+    "jsma",
     "momentum",
     "multi_exit_pgd",
     "occlusion",
@@ -84,6 +91,8 @@ __all__ = [
     "r_fgsm",
     "resolve",
     "substitute",
+    "universal",
     "worst_case",
     "wrm",
+    "zoo",
 ]

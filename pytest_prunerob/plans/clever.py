@@ -15,7 +15,7 @@ from pytest_prunerob.plans.plan import (
 )
 
 
-def clever(*, norm: str, radius: Number, batches: int = 50, batch_size: int = 20, targets: int = 9) -> Plan:
+def clever(*, norm: str, radius: Number, batches: int = 50, batch_size: int = 10, targets: int = 9) -> Plan:
     """CLEVER score (Weng et al. 2018, arXiv:1801.10578) around each sample.
 
     The gradients of ``batches`` times ``batch_size`` random points within ``radius`` (in ``norm``, inside the box)

@@ -15,9 +15,12 @@ from pytest_prunerob.plans.exits import multi_exit_pgd
 from pytest_prunerob.plans.fab import fab
 from pytest_prunerob.plans.fmn import fmn
 from pytest_prunerob.plans.gradient import bim, fgsm, momentum, pgd, r_fgsm
+from pytest_prunerob.plans.jsma import jsma
 from pytest_prunerob.plans.plan import Plan
 from pytest_prunerob.plans.substitute import substitute
+from pytest_prunerob.plans.universal import universal
 from pytest_prunerob.plans.wrm import wrm
+from pytest_prunerob.plans.zoo import zoo
 
 # By the name of the attack: what is written in a test, and what it gives.
 EXAMPLES: dict[str, tuple[str, Plan]] = {
@@ -45,17 +48,22 @@ EXAMPLES: dict[str, tuple[str, Plan]] = {
         'pgd(norm="linf", eps="8/255", steps=10, step_size="2/255")',
         pgd(norm="linf", eps="8/255", steps=10, step_size="2/255"),
     ),
+    "jsma": ("jsma(eps=30)", jsma(eps=30)),
     "wrm": ('wrm(eps="0.5", gamma="0.4")', wrm(eps="0.5", gamma="0.4")),
     "multi-exit-pgd": (
         'multi_exit_pgd(form="average", exits=7, norm="linf", eps="8/255", steps=20, step_size="2/255")',
         multi_exit_pgd(form="average", exits=7, norm="linf", eps="8/255", steps=20, step_size="2/255"),
     ),
     "substitute": ('substitute(norm="linf", eps="8/255")', substitute(norm="linf", eps="8/255")),
+    "universal": ('universal(norm="linf", eps="8/255")', universal(norm="linf", eps="8/255")),
     "fmn": ('fmn(norm="linf")', fmn(norm="linf")),
     "fmn-own": ('fmn(norm="l2")', fmn(norm="l2")),
     "cw-l2": ('cw(norm="l2")', cw(norm="l2")),
+    "cw-linf": ('cw(norm="linf")', cw(norm="linf")),
+    "cw-l0": ('cw(norm="l0")', cw(norm="l0")),
     "deepfool": ('deepfool(norm="l2")', deepfool(norm="l2")),
     "brendel-bethge": ('brendel_bethge(norm="l0")', brendel_bethge(norm="l0")),
+    "zoo": ('zoo(norm="l2")', zoo(norm="l2")),
     "corruption": ('corruption("fog", 3)', corruption("fog", 3)),
     "occlusion": ("occlusion(16)", occlusion(16)),
     "clever": ('pruned.clever(norm="l2", radius="0.5")', clever(norm="l2", radius="0.5")),

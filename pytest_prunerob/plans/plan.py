@@ -156,10 +156,13 @@ def resolve(plan: Plan, classes: int) -> Plan:
 def worst_case(*plans: Plan) -> Plan:
     """One plan with the stages of all ``plans``: a sample survives only what survives every one of them.
 
-    For minimum-norm plans the distance of a sample is the smallest that any of them finds.
+    For minimum-norm plans the distance of a sample is the smallest that any of them finds. A plan with one perturbation
+    for the whole set goes first, so that it is made for all samples and not for what the others leave; all stages then
+    take the set as one micro-batch.
 
     Raises:
-        PlanError: for plans of different kinds or threat models, which have no sample-wise worst case.
+        PlanError: for plans of different kinds or threat models, which have no sample-wise worst case, and for two that
+            each make one perturbation for the whole set: the second would be made for what the first leaves.
     """
     if not plans:
         raise PlanError("worst_case() takes at least one plan")
@@ -174,6 +177,12 @@ def worst_case(*plans: Plan) -> Plan:
                 f"worst_case(...) takes plans for randomised models or others, received {first.text!r} and "
                 f"{other.text!r}"
             )
+    plans = tuple(sorted(dict.fromkeys(plans), key=lambda plan: plan.micro_batch != WHOLE_SET))
+    if len(plans) > 1 and plans[1].micro_batch == WHOLE_SET:
+        raise PlanError(
+            f"worst_case(...) takes one plan that perturbs the whole set at once, received {plans[0].text!r} and "
+            f"{plans[1].text!r}"
+        )
     stages = tuple(dict.fromkeys(stage for plan in plans for stage in plan.stages))
     sizes = {plan.micro_batch for plan in plans}
     if len(sizes) > 1 and WHOLE_SET not in sizes:
