@@ -26,9 +26,10 @@ def wrm(
 ) -> Plan:
     """WRM (Sinha, Namkoong & Duchi 2018, arXiv:1710.10571), L2: ascent on the loss minus ``gamma`` · ‖z − x‖².
 
-    The paper has no ε: what the ascent reaches outside of it counts as its projection onto the ball. A large ``gamma``
-    keeps the ascent near the sample, at ∇loss / (2 ``gamma``). ``step_size`` is a part of the way there, not a length:
-    step t has ``step_size``/(2 ``gamma`` √t); the paper's steps are those of 1, and 15 of them.
+    The paper has no ε: what the ascent reaches outside of it counts as its projection onto the ball. The ascent ends
+    about ‖∇loss‖/(2 ``gamma``) away: a large ``gamma`` keeps it near the sample, and with a small one it goes so far
+    that its projection says little. ``step_size`` is a part of that way, not a length: step t is that of
+    ``step_size``/(2 ``gamma`` √t); the paper takes 15 steps with 1.
 
     Raises:
         PlanError: for another norm, a bad ε, gamma, step size or number of steps.
