@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pytest_prunerob import adequacy, attacks, corruptions, engine, oracle, probes, votes
+from pytest_prunerob import adequacy, probes
 from pytest_prunerob.adequacy import PROBES, Audit, Check, Finding, audit, off_declared, outcomes
 from pytest_prunerob.attacks import ATTACKS, Pool
 from pytest_prunerob.budget import Budget
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.errors import ModelError, StoreError
-from pytest_prunerob.fingerprint import digest, sources, weights_digest
+from pytest_prunerob.fingerprint import digest, sources
 from pytest_prunerob.ledger import Cost, Kind, Ledger, Segment, WitnessSet
+from pytest_prunerob.material import key_material, made_of, state, training
 from pytest_prunerob.plans import MICRO_BATCH, Plan, resolve
 from pytest_prunerob.store import SCHEMA, Store
-from pytest_prunerob.subjects import LoadedSubject, is_exported, plain_attributes, prepare
+from pytest_prunerob.subjects import LoadedSubject, plain_attributes, prepare
 
 KEPT = 8  # prepared subjects kept in memory (ours)
 
@@ -47,7 +46,7 @@ class Bench:
             ModelError: where it is no model, or what it is made of cannot be identified.
         """
         loaded = prepare(model, role=role, device=self.engine.device)
-        key = (loaded.digest, _training(loaded.module), data.digest, loaded.accuracy)
+        key = (loaded.digest, training(loaded.module), data.digest, loaded.accuracy)
         known = self._prepared.get(key)
         if known is None:
             self._prepared[key] = Prepared(loaded, data, self)
@@ -72,6 +71,7 @@ class Prepared:
     bench: Bench
     _probes: Tensor | None = None
     _drawn_probes: Tensor | None = None
+    _votes: Measurement | None = None
     known_logits: dict[int, Tensor] = field(default_factory=dict)
     _findings: tuple[Finding, ...] | None = None
     _measurements: dict[str, Measurement] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Prepared:
     _attributes: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._state = _state(self.loaded.module)
+        self._state = state(self.loaded.module)
         self._attributes = plain_attributes(self.loaded.module)
 
     @property
@@ -89,7 +89,7 @@ class Prepared:
         same = all(
             name in now and (now[name] is value or now[name] == value) for name, value in self._attributes.items()
         )
-        return not same or _state(self.loaded.module) != self._state
+        return not same or state(self.loaded.module) != self._state
 
     def require_unchanged(self, role: str) -> None:
         """Refuse to measure, or to answer for, what is no longer the subject.
@@ -147,7 +147,7 @@ class Prepared:
         return any(finding.randomness for finding in self.findings())
 
     def _audited(self) -> tuple[Finding, ...]:
-        store, key = self.bench.store, self.key("audit", None, indicators=_source_of_audit())
+        store, key = self.bench.store, self.key("audit", None, indicators=sources(adequacy))
         material, content = self.material("audit", None), store.manifest(key)
         found = None if content is None else _stored_findings(content, material)
         if content is not None and found is None:
@@ -179,22 +179,7 @@ class Prepared:
 
     def material(self, kind: str, plan: Plan | None) -> dict[str, Any]:
         """The key material; forward chunk, worker and device are provenance and no part of it."""
-        libraries = {ATTACKS[stage.attack].library for stage in plan.stages} if plan else set()
-        voted = kind == "voted" or (plan is not None and plan.randomised)
-        # The same seed draws one thing on a CPU and another on a GPU.
-        draws = {"draws": self.bench.engine.device.partition(":")[0]} if voted else {}
-        return {
-            "kind": kind,
-            "subject": self.loaded.digest,
-            "training": list(_training(self.loaded.module)),
-            "dataset": self.data.digest,
-            "plan": plan.material() if plan else None,
-            "sources": _source_of_attacks() if plan or voted else {},
-            "versions": {name: version(name) for name in sorted({"torch", *libraries})},
-            "seed": self.bench.engine.seed,
-            "precision": precision(),
-            **draws,
-        }
+        return key_material(kind, plan, self.loaded, self.data, self.bench.engine)
 
     def measurement(self, kind: Kind, plan: Plan | None = None, source: Prepared | None = None) -> Measurement:
         """The measurement of ``kind`` under ``plan``, as far as it is in the store.
@@ -258,9 +243,10 @@ class Prepared:
 
     def votes(self) -> Measurement:
         """The votes on the clean inputs, completely measured (kind "voted")."""
-        measurement = self.measurement("voted")
-        measurement.finish()
-        return measurement
+        if self._votes is None:
+            self._votes = self.measurement("voted")
+        self._votes.finish()
+        return self._votes
 
     def correct(self, *, voted: bool = False) -> list[int]:
         """The positions that are classified correctly on the clean input (see :meth:`standing`)."""
@@ -293,7 +279,7 @@ class Measurement:
         if content is None:
             store.misses += 1
             return
-        if not _made_of(content, self.material):
+        if not made_of(content, self.material):
             store.set_aside(key, "the manifest is that of another measurement")
             store.misses += 1
             return
@@ -497,45 +483,9 @@ class Measurement:
         return self.prepared.drawn_probes if self.voted else self.prepared.probes
 
 
-def precision() -> dict[str, str | bool]:
-    """The flags of torch that decide how exactly it computes."""
-    return {
-        "default_dtype": str(torch.get_default_dtype()),
-        "matmul": torch.get_float32_matmul_precision(),
-        "cudnn_tf32": bool(torch.backends.cudnn.allow_tf32),
-        "deterministic": bool(torch.are_deterministic_algorithms_enabled()),
-    }
-
-
-def _training(module: nn.Module) -> tuple[str, ...]:
-    """The parts in train mode, which no fingerprint tells: they make another function of the same weights."""
-    return tuple(name for name, part in module.named_modules() if part.training and not is_exported(part))
-
-
-def _state(module: nn.Module) -> str:
-    """What a test can change of a module that it holds: parameters, buffers, train mode."""
-    tensors = dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
-    return digest([weights_digest(tensors), list(_training(module))])
-
-
-def _made_of(content: Mapping[str, Any], material: Mapping[str, Any]) -> bool:
-    """Whether a manifest names the key material ``material``: a key alone could be anybody's."""
-    return all(content.get(name) == value for name, value in json.loads(json.dumps(material)).items())
-
-
 def _stored_findings(content: Mapping[str, Any], material: Mapping[str, Any]) -> tuple[Finding, ...] | None:
     try:
         found = tuple(Finding(**finding) for finding in content["findings"])
     except (KeyError, TypeError):
         return None
-    return found if _made_of(content, material) else None
-
-
-def _source_of_attacks() -> Mapping[str, str]:
-    # Defaults that no plan names are in these files, and so is the rule of what counts as a witness.
-    return sources(attacks, corruptions, engine, oracle, votes)
-
-
-def _source_of_audit() -> Mapping[str, str]:
-    # A changed indicator must look again: its old findings are no findings of its own.
-    return sources(adequacy)
+    return found if made_of(content, material) else None

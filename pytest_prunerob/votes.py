@@ -9,25 +9,26 @@ that leans on breaks rests on a draw.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from math import comb
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pytest_prunerob.oracle import NOT_FINITE, PositionsLostError, Watch, distances, projected
 from pytest_prunerob.randomness import seeded
-from pytest_prunerob.statistics import binomial_p
 
 # Forwards after which an input may be called; what is not clear yet gets the rest of the next number (ours). Sixteen
 # settle what always or never breaks, 512 all whose share of wrong forwards is outside of 42 to 58 %.
 LOOKS = (16, 64, 512)
 # Chance to call an input broken that breaks in at most half of all forwards, and the same for one that holds: that of
 # randomised smoothing (Cohen et al. 2019, arXiv:1902.02918, Section 5). The looks share it (Bonferroni).
-ERROR = 0.001
+ERROR = Fraction(1, 1000)
 # Inputs that an attack proposes for a sample in each of its runs: the last one that was wrong once, the best one.
 CANDIDATES = 2
 
@@ -82,11 +83,31 @@ def vote(forward: Forward, z: Tensor, y: Tensor, *, seed: int) -> Ballot:
     return Ballot(wrong, forwards, finite)
 
 
+def called(forward: Forward, z: Tensor, y: Tensor, classes: int, *, seed: int) -> Tensor:
+    """The votes on ``z`` (N, C, H, W) in the place of logits (N, ``classes``), for readers of logits.
+
+    That of the label ``y`` (N,) is the largest where an input holds and the smallest where it is broken; all are 0
+    where votes call neither, and NaN where an output is not finite.
+    """
+    ballot = vote(forward, z, y, seed=seed)
+    sides = torch.full((len(z), classes), -1.0).scatter(1, y[:, None], 1.0)
+    found = torch.where(ballot.holds[:, None], sides, torch.where(ballot.broken[:, None], -sides, 0.0))
+    return found.masked_fill(~ballot.finite[:, None], float("nan"))
+
+
+def judges(plan: Mapping[str, Any]) -> bool:
+    """Whether votes judge under the ``plan`` of a manifest (``plans.Plan.randomised``)."""
+    return any("eot" in params for _, params in plan["stages"])
+
+
 @cache
 def fewest_votes(forwards: int) -> int:
     """How many of ``forwards`` votes show that more than half of all forwards would agree."""
-    level = ERROR / len(LOOKS)
-    return next(k for k in range(forwards + 2) if binomial_p(k, forwards, Fraction(1, 2)) <= level)
+    most, tail, votes = 2**forwards * ERROR / len(LOOKS), 0, forwards + 1
+    while tail + comb(forwards, votes - 1) <= most:
+        votes -= 1
+        tail += comb(forwards, votes)
+    return votes
 
 
 def _fewest(forwards: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_prunerob import Dataset, attacks, measurement
+from pytest_prunerob import Dataset, attacks, material
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.measurement import Bench
 from pytest_prunerob.plans import ThreatModel
@@ -171,7 +171,7 @@ def test_20_another_version_of_a_library_is_a_miss(
     library: str, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importlib.metadata.version
-    monkeypatch.setattr(measurement, "version", lambda name: "0.0" if name == library else real(name))
+    monkeypatch.setattr(material, "version", lambda name: "0.0" if name == library else real(name))
     missed(Rig(), filled, tmp_path)
 
 

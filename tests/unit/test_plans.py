@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from pytest_prunerob import autoattack, fgsm, fmn, pgd
+from pytest_prunerob import autoattack, brendel_bethge, cw, deepfool, fgsm, fmn, pgd
 from pytest_prunerob.errors import PlanError
 from pytest_prunerob.plans import Plan, resolve
 
@@ -29,7 +29,7 @@ NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
         (lambda: autoattack(norm="linf", eps="8/0"), "eps='8/0' is not a number"),
         (lambda: autoattack(norm="Linf", eps=1), "unknown norm 'Linf': allowed are l1, l2, linf; did you mean 'linf'?"),
         (lambda: autoattack("standart", norm="l2", eps=1), "did you mean 'standard'?"),
-        (lambda: autoattack("rand", norm="l2", eps=1), "unknown AutoAttack version 'rand': allowed are plus, standard"),
+        (lambda: autoattack("random", norm="l2", eps=1), "version 'random': allowed are plus, rand, standard; did you"),
         (lambda: autoattack(["apgd_ce"], norm="l2", eps=1), "unknown AutoAttack stage 'apgd_ce'"),
         (lambda: autoattack(["apgd_ce"], norm="l2", eps=1), "did you mean 'apgd-ce'?"),
         (lambda: autoattack([], norm="l2", eps=1), "autoattack([]) has no stages: allowed are apgd-ce"),
@@ -41,8 +41,15 @@ NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
         (lambda: pgd(norm="l2", eps=1, steps=1, step_size="x"), "step_size='x' is not a number"),
         (lambda: pgd(norm="l2", eps=1, steps=1, step_size=1, restarts=1.0), "restarts=1.0 is not a whole number"),  # type: ignore[arg-type]
         (lambda: fgsm(norm="linf", eps="-8/255"), "eps='-8/255' is not positive"),
-        (lambda: fmn(norm="l2"), "fmn(norm='l2') is not offered: foolbox's version does not project; use 'linf'"),
-        (lambda: fmn(norm="l0"), "unknown norm 'l0': allowed are linf"),
+        (lambda: fmn(norm="l3"), "unknown norm 'l3': allowed are l0, l1, l2, linf"),
+        (lambda: fmn(gamma=1), "gamma=1 is not below 1: the radius would vanish at once"),
+        (lambda: cw(norm="l1"), "unknown norm 'l1': allowed are l0, l2, linf"),
+        (lambda: cw(norm="linf", binary_search_steps=5), "has no binary search: leave binary_search_steps=5 out"),
+        (lambda: cw(target="nearest"), "unknown target 'nearest': allowed are least-likely, next, random"),
+        (lambda: deepfool(norm="l1"), "unknown norm 'l1': allowed are l2, linf"),
+        (lambda: deepfool(norm="l2", candidates=1), "candidates=1 is below 2"),
+        (lambda: deepfool(norm="l2", loss="dlr"), "unknown loss 'dlr': allowed are crossentropy, logits"),
+        (lambda: brendel_bethge(norm="l2"), "unknown norm 'l2': allowed are l0"),
         (lambda: fmn(steps=-3), "steps=-3 is not a whole number"),
         (lambda: fmn().threat.radius, "a minimum-norm plan has no ε"),
     ],
@@ -83,6 +90,22 @@ def test_everything_that_decides_outcomes_is_material() -> None:
         fgsm(norm="linf", eps=1, random_start=True),
         fmn(),
         fmn(steps=200),
+        fmn(step_size=2),
+        fmn(gamma="0.1"),
+        fmn(target="next"),
+        *(fmn(norm=norm) for norm in ("l2", "l1", "l0")),
+        *(cw(norm=norm) for norm in ("l2", "linf", "l0")),
+        cw(confidence=1),
+        cw(initial_const=1),
+        cw(binary_search_steps=1),
+        *(deepfool(norm=norm) for norm in ("l2", "linf")),
+        deepfool(norm="l2", overshoot="1e-6"),
+        deepfool(norm="l2", candidates=3),
+        deepfool(norm="l2", loss="crossentropy"),
+        brendel_bethge(),
+        brendel_bethge(decays=20),
+        brendel_bethge(binary_search_steps=10),
+        brendel_bethge(step_size="0.001"),
     ]
     assert len({repr(plan.material()) for plan in plans}) == len(plans)
 
