@@ -25,6 +25,7 @@ from pytest_prunerob.adequacy import (
     how_many_distances,
 )
 from pytest_prunerob.adequacy.check import FEWEST
+from pytest_prunerob.adequacy.distances import rerun
 from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.engine import Result
 from pytest_prunerob.fingerprint import fingerprint, sources
@@ -132,6 +133,8 @@ def _made(measurement: Measurement, level: AuditLevel) -> Audit:
         {stage: ledger.stage_broken(stage) for stage in range(len(ledger.stages))},
     )
     if measurement.kind == "minimise":
+        if any(ATTACKS[stage.attack].starts for stage in rerun(plan)):
+            case = replace(case, pool=prepared.pool())
         found = audit_distances(case, [ledger.values[place] for place in places])
         return found + audit_steps(case, prepared.loaded.twin)
     if level == "full":

@@ -30,31 +30,31 @@ UNCHANGED = 1e-4
 
 
 @cache
-def _module() -> Any:
+def plain() -> Any:
     """Foolbox's module as it is where numba is missing: the same code, not compiled."""
     spec = find_spec("foolbox.attacks.brendel_bethge")
     assert spec is not None
     assert spec.loader is not None
-    plain = module_from_spec(spec)
+    module = module_from_spec(spec)
     modules: dict[str, Any] = sys.modules
     loaded: dict[str, Any] = {name: modules.pop(name) for name in ("numba", "numba.experimental") if name in modules}
     modules["numba"] = None  # importing it fails
     try:
-        spec.loader.exec_module(plain)
+        spec.loader.exec_module(module)
     finally:
         del modules["numba"]
         modules.update(loaded)
-    vars(plain).update(NUMBA_IMPORT_ERROR=None, numba=SimpleNamespace(__version__=""))
-    return plain
+    vars(module).update(NUMBA_IMPORT_ERROR=None, numba=SimpleNamespace(__version__=""))
+    return module
 
 
 def _library(stage: Stage) -> Any:
-    plain = _module()
+    module = plain()
 
-    class Solver(Loops, plain.L0Optimizer):  # type: ignore[misc, name-defined]
+    class Solver(Loops, module.L0Optimizer):  # type: ignore[misc, name-defined]
         pass
 
-    class Search(plain.L0BrendelBethgeAttack):  # type: ignore[misc, name-defined]
+    class Search(module.L0BrendelBethgeAttack):  # type: ignore[misc, name-defined]
         def instantiate_optimizer(self) -> Any:
             return Solver()
 

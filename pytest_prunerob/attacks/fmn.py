@@ -97,7 +97,8 @@ def _next_radius(
 ) -> Tensor:
     """Inwards where the goal is reached, outwards where it is not: by a share γ, in L0 by at least one whole feature.
 
-    Until a sample has crossed the boundary, its radius in L1 and L2 is the boundary's distance to first order.
+    Until a sample has crossed the boundary, its radius in L1 and L2 is the boundary's distance to first order, and by
+    the share γ more (ours): where that is exact, the logits are equal there, and no class changes.
     """
     if norm == "l0":
         inwards = (radius - 1).minimum((radius * (1 - gamma)).floor())
@@ -105,7 +106,7 @@ def _next_radius(
     else:
         slope = lengths(seen.gradient, "linf" if norm == "l1" else "l2").clamp(min=TINY)  # in the dual norm
         inwards = radius * (1 - gamma)
-        outwards = torch.where(found, radius * (1 + gamma), length + seen.margin.abs() / slope)
+        outwards = (1 + gamma) * torch.where(found, radius, length + seen.margin.abs() / slope)
     changed = torch.where(seen.reached, inwards.minimum(shortest), outwards)
     return changed.clamp(min=1) if norm == "l0" else changed
 
