@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pytest_prunerob.claims import Measure, Quantity, Subject, exact, plan_of_kind
+from pytest_prunerob.claims import Measure, Quantity, Subject, decimal, exact, plan_of_kind
 from pytest_prunerob.errors import ClaimError, unknown
 from pytest_prunerob.plans import Number, Plan
 from pytest_prunerob.plans.plan import positive
@@ -78,7 +78,7 @@ def critical_strength(
     margin = exact(tolerance) if not isinstance(tolerance, str) else Fraction(positive(tolerance, "tolerance"))
     if not 0 <= margin < 1:
         raise ClaimError(f"critical_strength(..., tolerance={tolerance!r}): allowed is from 0 to below 1")
-    options = (("eps", " ".join(sweep("critical_strength", eps))), ("tolerance", str(margin)))
+    options = (("eps", " ".join(sweep("critical_strength", eps))), ("tolerance", decimal(margin)))
     measure = Measure("critical_strength", (dense, pruned), plan, options)
     return Quantity(dense.evaluation, ((measure, Fraction(1)),))
 

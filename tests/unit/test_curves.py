@@ -226,7 +226,7 @@ def test_two_models_part_at_a_strength(evaluation: TestEvaluation, tolerance: st
     above = verdict(quantity >= 0.029)
     assert (above.status, above.stands_on) == ("supported", "dense: fab-min; pruned: fab-min")
     assert verdict(quantity > 0.029).status == ("supported" if strength == inf else "refuted")
-    assert quantity.text.endswith("ε=[0.015, 0.025, 0.029, 0.045], tolerance=" + str(Fraction(str(tolerance))) + ")")
+    assert quantity.text.endswith("ε=[0.015, 0.025, 0.029, 0.045], tolerance=" + str(tolerance) + ")")
     assert len(evaluation.measured) == 2
 
 
