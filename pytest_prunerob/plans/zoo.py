@@ -17,9 +17,9 @@ def zoo(
 ) -> Plan:
     """ZOO (Chen et al. 2017, arXiv:1708.03999) from the adversarial-robustness-toolbox: Carlini-Wagner L2 from outputs.
 
-    In each of ``steps`` the slopes along ``coordinates`` random features (all, where an input has fewer) are measured by
-    two forwards each, and Adam with ``step_size`` moves these. ``search_steps`` times the constant between distance and
-    misclassification is adapted, from ``initial_const``.
+    In each of ``steps`` the slopes along ``coordinates`` random features (all, where an input has fewer) are measured
+    by two forwards each, and Adam with ``step_size`` moves these. The constant between distance and misclassification
+    is ``initial_const`` first and takes ``search_steps`` values.
 
     Raises:
         PlanError: for another norm, or a number that is not positive.
