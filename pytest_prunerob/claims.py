@@ -379,7 +379,7 @@ class Subject:
         return at_strength(self, plan, eps)
 
     def clever(
-        self, *, norm: str, radius: PlanNumber, batches: int = 50, batch_size: int = 20, targets: int = 9
+        self, *, norm: str, radius: PlanNumber, batches: int = 50, batch_size: int = 10, targets: int = 9
     ) -> Score:
         """Mean CLEVER score (Weng et al. 2018) over the correctly classified samples: an estimate of a lower bound.
 
