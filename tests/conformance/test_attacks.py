@@ -71,12 +71,13 @@ def drive_library(case: Case, plan: Plan, module: nn.Module, x: Tensor, y: Tenso
     return Driven(set(wrong.nonzero().flatten().tolist()), returned, model.forwards)
 
 
-def run(kind: str, plan: Plan, subject: Subject) -> Result:
-    """What our engine makes of the only stage of ``plan``; attacks that start elsewhere start from these samples."""
+def run(kind: str, plan: Plan, subject: Subject, among: Subject | None = None) -> Result:
+    """What our engine makes of the only stage of ``plan``; attacks that start elsewhere start from ``among``."""
     module, x, y = subject
+    _, others, _ = among or subject
     with torch.no_grad():
-        logits = module(x)
-    pool = Pool(x, logits.argmax(1))
+        logits = module(others)
+    pool = Pool(others, logits.argmax(1))
     return Engine("cpu", 256, SEED).run(kind, module, plan, 0, x, y, logits.shape[1], pool=pool)  # type: ignore[arg-type]
 
 
@@ -224,7 +225,7 @@ def test_a_linear_network_breaks_beyond_its_distance_and_never_before(case: Case
 @pytest.mark.parametrize("case", MINIMUM, ids=ids(MINIMUM))
 def test_minimum_norm_distances_of_a_linear_network(case: Case, size: int, linear: Subject) -> None:
     subject = part(linear, case, size)
-    result = run("minimise", (case.strong or case.plan)("1"), subject)
+    result = run("minimise", (case.strong or case.plan)("1"), subject, linear)
     for place, distance in enumerate(exact_distances(subject, case.norm)):
         assert distance * (1 - 1e-5) <= abs(result.values[place]) <= case.factor * distance
 
