@@ -13,6 +13,7 @@ from pytest_prunerob.errors import GrammarError
 from pytest_prunerob.flips import Flips, flips
 from pytest_prunerob.grammar import METHODS, parse
 from pytest_prunerob.reported import Number
+from pytest_prunerob.transfer import transfer
 
 AA = autoattack("standard", norm="linf", eps="8/255")
 FMN = fmn()
@@ -66,6 +67,12 @@ SAME = {
         PRUNED.distance(FMN).quantile(0.1) >= DENSE.distance(FMN).quantile(0.1)
     ),
     "pruned.distance(nearest).failed() <= 0.01": lambda: PRUNED.distance(FMN).failed() <= 0.01,
+    "transfer(dense, pruned, weak) >= transfer(source=pruned, target=dense, plan=weak) - 0.1": lambda: (
+        transfer(DENSE, PRUNED, PLANS["weak"]) >= transfer(PRUNED, DENSE, PLANS["weak"]) - Fraction("0.1")
+    ),
+    "pruned.security_curve(nearest, 0.10) >= dense.security_curve(nearest, eps='8/255') - 0.1": lambda: (
+        PRUNED.security_curve(FMN, "0.10") >= DENSE.security_curve(FMN, "8/255") - Fraction("0.1")
+    ),
     "reported - pruned.robust_accuracy(aa) >= 0.1": lambda: REPORTED - PRUNED.robust_accuracy(AA) >= 0.1,
     " (\n pruned.accuracy()\t\r\n >= 0.5\n )\n ": lambda: PRUNED.accuracy() >= 0.5,
 }
@@ -93,11 +100,28 @@ def test_needs_are_the_fixtures_that_are_named() -> None:
     assert parse("pruned.accuracy() >= 0.5", PLANS).needs == {"pruned"}
     assert parse("dense.accuracy() >= 0.5", PLANS).needs == {"dense"}
     assert parse("flips.share('S10') <= 0.5", PLANS).needs == {"dense", "pruned"}
+    assert parse("transfer(dense, dense, aa) <= 0.5", PLANS).needs == {"dense"}
+    assert parse("transfer(pruned, dense, aa) <= 0.5", PLANS).needs == {"dense", "pruned"}
     assert parse("reported >= dense.accuracy()", PLANS, reported=True).needs == {"dense", "reported"}
 
 
 # Text with the place marked by ¦, and the sentence.
 WRONG = {
+    "no source": ("transfer(¦flips, pruned, aa) >= 0.5", "'flips' is no subject: write dense or pruned"),
+    "a text as source": ("transfer(¦'dense', pruned, aa) >= 0.5", "* is no subject: write dense or pruned"),
+    "no plan of a transfer": ("¦transfer(dense, pruned) >= 0.5", "transfer(...) lacks its argument 'plan'"),
+    "a strength that is none": (
+        "pruned.security_curve(nearest, ¦'1/2/3') >= 0.5",
+        "\"'1/2/3'\" is no strength, such as *",
+    ),
+    "a strength with an exponent": ("pruned.security_curve(nearest, ¦1e-3) >= 0.5", "'1e-3' is no strength, such as *"),
+    "a sum as strength": ("pruned.security_curve(nearest, ¦0.1+0.2) >= 0.5", "'0.1+0.2' is no strength, such as *"),
+    "no strength": ("¦pruned.security_curve(nearest, 0) >= 0.5", "eps='0' is not positive"),
+    "a division by zero": ("¦pruned.security_curve(nearest, '1/0') >= 0.5", "eps='1/0' is not a number: *"),
+    "a curve of a fixed plan": (
+        "¦pruned.security_curve(aa, 0.1) >= 0.5",
+        "security_curve(*) needs a minimum-norm plan*",
+    ),
     "name": ("¦prunned.accuracy() >= 0.9", "unknown name 'prunned': allowed are dense, flips, pruned; did you mean"),
     "metric": (
         "1 <= ¦pruned.acuracy()",
