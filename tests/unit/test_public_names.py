@@ -3,7 +3,7 @@ from __future__ import annotations
 import ast
 import importlib
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 
 import pytest
 
@@ -22,6 +22,7 @@ def test_all_is_what_the_package_exports() -> None:
         "flips",
         "load_reference",
         "load_state",
+        "presets",
         "table",
         "transfer",
         "within",
@@ -33,13 +34,18 @@ def test_all_is_what_the_package_exports() -> None:
     assert sorted(alias.name for node in imports for alias in node.names) == pytest_prunerob.__all__
 
 
-@pytest.mark.parametrize("name", pytest_prunerob.__all__)
+@pytest.mark.parametrize("name", sorted({*pytest_prunerob.__all__} - {"presets"}))
 def test_every_public_name_is_there(name: str) -> None:
     value = getattr(pytest_prunerob, name)
     assert callable(value)
     assert value.__name__ == name
     assert value.__doc__
     assert value.__module__.startswith("pytest_prunerob.")
+
+
+def test_presets_are_a_module() -> None:
+    assert isinstance(pytest_prunerob.presets, ModuleType)
+    assert pytest_prunerob.presets.__doc__
 
 
 def test_functions_are_not_hidden_by_modules_of_their_name() -> None:

@@ -103,7 +103,7 @@ def _momentum_linf(plan: Plan) -> Library:
     def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         from pytest_prunerob.attacks import art as ours
 
-        ours.load()
+        ours.load_art()
         from art.attacks.evasion import MomentumIterativeMethod
         from art.estimators.classification import PyTorchClassifier
 
