@@ -30,7 +30,8 @@ VANISHED = 1e-10
 
 def _perturb(model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
     """Scores (N,) of the samples ``x`` (N, C, H, W) with predicted labels ``y`` (N,); NaN where there is none."""
-    return torch.tensor([_score(model, z, int(label), settings) for z, label in zip(x, y, strict=True)])
+    scores = [_score(model, z, int(label), settings) for z, label in zip(x, y, strict=True)]
+    return torch.tensor(scores, dtype=torch.float64)
 
 
 def _score(model: Model, x: Tensor, label: int, settings: Settings) -> float:
