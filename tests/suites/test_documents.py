@@ -86,10 +86,10 @@ def test_the_claims_file_of_its_page_is_read() -> None:
 
 
 def test_the_claims_of_the_how_to_page(run: Run, tmp_path: Path) -> None:
-    (block,) = _blocks("docs/claims.md", "python")
-    (tmp_path / "test_how_to.py").write_text(block)
+    for number, block in enumerate(_blocks("docs/claims.md", "python")):
+        (tmp_path / f"test_how_to_{number}.py").write_text(block)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    assert "3 passed" in run("-m", "pytest", "-q", "-W", "error", STORE, cwd=tmp_path).stdout
+    assert "10 passed" in run("-m", "pytest", "-q", "-W", "error", STORE, cwd=tmp_path).stdout
 
 
 def test_every_make_target_of_the_documents_exists() -> None:
