@@ -17,7 +17,7 @@ from pytest_prunerob.adequacy.stages import second_loss
 from pytest_prunerob.attacks import ATTACKS, Settings
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.oracle import Oracle
-from pytest_prunerob.plans import Plan, autoattack, fmn
+from pytest_prunerob.plans import Plan, autoattack, fmn, pgd
 
 K, CLASSES = 8, 5
 ENGINE = Engine("cpu", 250, 0)
@@ -97,6 +97,14 @@ def test_gradients_that_lead_nowhere_fail_the_attacks_that_must_succeed() -> Non
     masked = case(Masked().eval())
     assert "unbounded" in failed(unbounded(masked))
     assert "binarised-readout" in failed(audit_readout(masked))
+
+
+def test_a_targeted_attack_has_the_class_to_be_found_as_its_target() -> None:
+    # The least likely class of a readout is never given: an attack towards it would solve no task, however good.
+    plan = pgd(norm="linf", eps="0.05", steps=5, step_size="0.025", target="least-likely")
+    healthy, masked = case(network(), plan), case(Masked().eval(), plan)
+    assert outcomes(audit_readout(replace(healthy, x=healthy.x[:3]))) == {"binarised-readout": "passed"}
+    assert outcomes(audit_readout(replace(masked, x=masked.x[:3]))) == {"binarised-readout": "failed"}
 
 
 def test_a_model_without_a_linear_layer_has_no_readout() -> None:
