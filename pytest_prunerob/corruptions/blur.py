@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from pytest_prunerob.corruptions.draws import Draws
 
@@ -113,10 +112,25 @@ def zoomed(x: Tensor, factor: float) -> Tensor:
     top, left = ((side - part) // 2 for side, part in zip(size, cut, strict=True))
     middle = x[..., top : top + cut[0], left : left + cut[1]]
     larger = [max(side, round(part * factor)) for side, part in zip(size, cut, strict=True)]
-    if larger != cut:
-        middle = interpolate(middle, size=larger, mode="bilinear", align_corners=True)
+    for axis, part, new in zip((-2, -1), cut, larger, strict=True):
+        if new != part:
+            middle = between(middle, axis, [i * (part - 1) / (new - 1) for i in range(new)])
     top, left = ((part - side) // 2 for side, part in zip(size, larger, strict=True))
     return middle[..., top : top + size[0], left : left + size[1]]
+
+
+def between(x: Tensor, axis: int, places: Sequence[float]) -> Tensor:
+    """``x`` at fractional ``places`` along ``axis``, linear between two pixels; beyond the edge the edge goes on.
+
+    Not torch's ``interpolate``, which rounds otherwise with another number of threads.
+    """
+    last = x.shape[axis] - 1
+    where = torch.tensor([min(max(place, 0.0), last) for place in places], dtype=torch.float64)
+    first = where.floor().clamp(max=max(last - 1, 0)).long()
+    weight = (where - first).to(x)
+    weight = weight[:, None] if axis == -2 else weight
+    first = first.to(x.device)
+    return (1 - weight) * x.index_select(axis, first) + weight * x.index_select(axis, (first + 1).clamp(max=last))
 
 
 def pad(x: Tensor, rows: int, columns: int, border: Border) -> Tensor:

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from pytest_prunerob.corruptions.blur import smeared, smoothed, zoomed
+from pytest_prunerob.corruptions.blur import between, smeared, smoothed, zoomed
 from pytest_prunerob.corruptions.draws import Draws
 from pytest_prunerob.errors import PlanError
 
@@ -58,7 +57,9 @@ def frost(x: Tensor, draws: Draws, keep: float, share: float, scale: float, text
     for texture in textures:
         texture = texture.to(x)[None]
         if scale != 1:
-            texture = interpolate(texture, scale_factor=scale, mode="bilinear", align_corners=False)
+            rows, columns = (int(side * scale) for side in texture.shape[-2:])
+            texture = between(texture, -2, [(i + 0.5) / scale - 0.5 for i in range(rows)])
+            texture = between(texture, -1, [(i + 0.5) / scale - 0.5 for i in range(columns)])
         if texture.shape[-2] < height or texture.shape[-1] < width:
             found = f"{texture.shape[-1]}×{texture.shape[-2]}"
             raise PlanError(f"a texture of frost is {found} pixels: the images need at least {width}×{height}")

@@ -225,6 +225,14 @@ def test_glass_blur_takes_a_neighbour_of_every_inner_pixel() -> None:
     assert ((x[0, 0] - far[0, 0]) * 64).flatten().abs().max() > 9
 
 
+def test_linear_between_pixels_is_that_of_torch() -> None:
+    x = images(1, side=40)
+    places = [(i + 0.5) / 0.2 - 0.5 for i in range(8)]
+    ours = blur.between(blur.between(x, -2, places), -1, places)
+    theirs = nn.functional.interpolate(x, scale_factor=0.2, mode="bilinear", align_corners=False)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
 @pytest.mark.parametrize("factor", [1.0, 1.02, 1.05, 1.11, 1.25, 2.5])
 def test_zoom_is_that_of_scipy(factor: float) -> None:
     x = images(2)
