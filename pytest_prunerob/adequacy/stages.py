@@ -203,7 +203,7 @@ def second_loss(case: Case) -> Audit:
     result = case.engine.run("decide", case.module, case.plan.of((stage,)), 0, case.x, case.y, case.classes, case.clean)
     if result.errors:
         return Audit((met_errors("second-loss", "", result.errors),), cost=result.cost)
-    check = _new_breaks(case, "", len(result.broken), doubled=False)
+    check = _new_breaks(case, "", len(result.broken))
     message = f"APGD on the margin broke {len(result.broken)} of {len(case.x)} checked survivors"
     return Audit((replace(check, indicator="second-loss", message=message),), cost=result.cost)
 
@@ -212,7 +212,7 @@ def _all_breaks(case: Case, found: Audit) -> tuple[Check, ...]:
     """What the stages broke when they ran again is broken whichever of them it was: adequate others do not help."""
     broken = {place for _, result in found.results for place in result.broken}
     stages = sum(ATTACKS[stage.attack].gradient for stage in case.plan.stages)
-    return (_new_breaks(case, "", len(broken), doubled=False),) if stages > 1 else ()
+    return (_new_breaks(case, "", len(broken)),) if stages > 1 else ()
 
 
 def audit_stage(case: Case, number: int) -> Audit:
@@ -238,7 +238,9 @@ def audit_stage(case: Case, number: int) -> Audit:
             checks.append(_rising(stage.attack, seen, left))
         if "step_size" in dict(stage.params):
             checks.append(_reach(stage, case))
-    checks.append(_new_breaks(case, stage.attack, len(result.broken), doubled=attack.convergence == "doubled"))
+    how = "with doubled steps it" if attack.convergence == "doubled" else "run again it"
+    how = how if attack.stand_in is None else "PGD in its place"
+    checks.append(_new_breaks(case, stage.attack, len(result.broken), how))
     return Audit(tuple(checks), ((number, result),) if result.broken else (),
                  result.cost + (Cost(len(case.x), len(case.x)) if attack.loss else Cost()))  # fmt: skip
 
@@ -325,9 +327,8 @@ def _reach(stage: Stage, case: Case) -> Check:
     return Check("not-converged", outcome, message, stage.attack, float(way / radius), 1.0)
 
 
-def _new_breaks(case: Case, stage: str, broken: int, *, doubled: bool) -> Check:
+def _new_breaks(case: Case, stage: str, broken: int, how: str = "run again it") -> Check:
     limit = max(float(NEW_BREAKS), DOUBLED_SHARE * case.n)
     failed = broken >= NEW_BREAKS and case.of_all(broken) > DOUBLED_SHARE * case.n
-    how = "with doubled steps" if doubled else "run again"
-    message = f"{how} it broke {broken} of {len(case.x)} checked survivors"
+    message = f"{how} broke {broken} of {len(case.x)} checked survivors"
     return Check("rerun", "failed" if failed else "passed", message, stage, float(broken), limit)

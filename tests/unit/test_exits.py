@@ -281,7 +281,7 @@ def test_survival_of_exits_that_mislead_does_not_count() -> None:
     given = plan(exits=2, eps="0.4")
     assert ENGINE.run("decide", module, given, 0, x, y, 2).broken == {}
     found = audit_plan(Case(ENGINE, module, given, x, y, clean, 2, N, N, {}))
-    assert "multi-exit-pgd: with doubled steps it broke" in found.problem
+    assert "multi-exit-pgd: PGD in its place broke" in found.problem
 
 
 @pytest.mark.parametrize(

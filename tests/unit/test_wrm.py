@@ -100,7 +100,7 @@ def test_survival_of_a_gamma_that_holds_it_back_does_not_count() -> None:
     left = [i for i in range(len(x)) if i not in result.broken]
     assert len(left) > 8
     found = audit_plan(Case(engine, module, plan, x[left], y[left], clean[left], 2, len(x), len(left), {}))
-    assert "wrm: with doubled steps it broke" in found.problem
+    assert "wrm: PGD in its place broke" in found.problem
 
 
 @pytest.mark.parametrize(
