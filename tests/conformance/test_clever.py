@@ -95,7 +95,7 @@ def test_the_end_of_a_reverse_weibull_distribution_is_found(shape: float, off: f
     generator = np.random.default_rng(5)
     ends = [upper_end(10 - generator.weibull(shape, 100)) for _ in range(10)]
     assert np.median(ends) == pytest.approx(10, abs=off)
-    assert max(ends) < 13
+    assert max(ends) < 15  # the likelihood alone may have no end at all
 
 
 def test_maxima_that_agree_are_the_end_and_those_of_two_kinds_have_none() -> None:
