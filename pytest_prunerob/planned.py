@@ -97,7 +97,7 @@ def measurement_left(
             continue
         for number in range(first, len(names)):
             bounds[number].append(_bound(plan, number, kind, load_of(data, attacked)))
-        if plan is not None and kind == "decide":
+        if plan is not None and kind == "decide" and not plan.randomised:
             easiest += Cost(2 * attacked, attacked if ATTACKS[names[first]].gradient else 0)
         else:  # the others run to their end whatever breaks
             easiest += bounds[first][-1]

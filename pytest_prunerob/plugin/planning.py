@@ -43,6 +43,7 @@ from pytest_prunerob.plugin.collection import grid_of
 from pytest_prunerob.plugin.options import Options
 from pytest_prunerob.plugin.runtime import HEARTBEAT_SECONDS, Heartbeat, Runtime
 from pytest_prunerob.plugin.stash import EVALUATION, OPTIONS, RUNTIME, STDERR
+from pytest_prunerob.probes import DRAWN
 from pytest_prunerob.reported import Number
 from pytest_prunerob.store import Store
 from pytest_prunerob.verdicts import LEANING, Verdict
@@ -247,9 +248,11 @@ class PlanningEvaluation:
 
     def _probe(self, measures: list[Measure]) -> None:
         """Each test forwards the probes of a stored subject, to see that what is stored is about it."""
-        for subject in (subject for m in measures if m.metric not in FACTS for subject in m.subjects):
-            n = len(self.stored.prepared[subject].data)
-            self.planner.probed[self.cell.id, self.identities[subject] or subject.digest] = min(PROBES, n)
+        for measure, subject in ((m, subject) for m in measures if m.metric not in FACTS for subject in m.subjects):
+            n, of = min(PROBES, len(self.stored.prepared[subject].data)), self.identities[subject] or subject.digest
+            self.planner.probed[self.cell.id, of] = n
+            if measure.plan is not None and measure.plan.randomised:
+                self.planner.probed[self.cell.id, f"{of}, by votes"] = n * DRAWN
 
     def _stand_ins(self, measures: list[Measure]) -> bool:
         return any(self.identities.get(subject) for measure in measures for subject in measure.subjects)

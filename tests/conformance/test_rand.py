@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pytest_prunerob import autoattack
+from pytest_prunerob.attacks import Load
 from pytest_prunerob.engine import Engine
+from pytest_prunerob.estimates import stage_bound
 from pytest_prunerob.oracle import distances
 from tests.conformance.catalogue.case import EPS, SEED
 
@@ -32,6 +34,9 @@ def test_rand_breaks_what_the_library_breaks(norm: str, golden: tuple[nn.Module,
     for number in range(len(plan.stages)):
         result = engine.run("decide", module, plan, number, x[places], y[places], 10)
         assert result.errors == {}
+        most = stage_bound(plan.stages[number], norm, "decide", Load(len(places), 10, 64))
+        assert result.cost.forward <= most.forward
+        assert result.cost.backward <= most.backward
         hit = sorted(result.broken)
         if hit:
             witness = torch.from_numpy(result.witness)

@@ -13,6 +13,8 @@ import pytest
 
 from pytest_prunerob.cli import main
 from pytest_prunerob.commands.lock import lock_of
+from pytest_prunerob.commands.plan import plain
+from pytest_prunerob.plugin.planning import Planner
 from pytest_prunerob.store import Store, Witness
 from tests.plugin.conftest import CONFTEST
 
@@ -179,7 +181,13 @@ def test_what_votes_cannot_call_supports_nothing(randomised: Suite, pytester: py
 
 
 def test_outcomes_follow_the_seed_and_are_used_again(randomised: Suite, pytester: pytest.Pytester) -> None:
-    first = randomised(CLAIM)
+    randomised(CLAIM, "--collect-only")
+    planner = Planner()
+    pytester.inline_run("--collect-only", plugins=[planner])
+    first, most = randomised(None), plain(planner)["at_most"]
+    cost = first.results["cells"][0]["cost"]
+    assert cost["backward"] <= most["backward"] <= 3 * cost["backward"]
+    assert cost["forward"] <= most["forward"]
     store = pytester.path / ".prunerob"
     kept = segments(store)
     assert len(kept) == 1 + 4  # the votes on the clean inputs; two stages of two micro-batches
