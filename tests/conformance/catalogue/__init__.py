@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.catalogue import autoattack, foolbox, own
+from tests.conformance.catalogue import art, art_others, autoattack, foolbox, minimum, own
 from tests.conformance.catalogue.case import Case
 
-CASES: list[Case] = [*autoattack.CASES, *foolbox.CASES, *own.CASES]
+CASES: list[Case] = [*art.CASES, *art_others.CASES, *autoattack.CASES, *foolbox.CASES, *minimum.CASES, *own.CASES]

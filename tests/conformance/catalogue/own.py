@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from torch import Tensor, nn
 
-from pytest_prunerob import multi_exit_pgd, substitute, wrm
+from pytest_prunerob import cw, multi_exit_pgd, substitute, wrm
 from pytest_prunerob.plans import Plan
 from tests.conformance.catalogue.case import Case
 
@@ -44,5 +44,14 @@ CASES = [
     *(
         Case("substitute", norm, lambda eps, norm=norm: substitute(norm=norm, eps=eps, rounds=3), None, linear=False)
         for norm in ("linf", "l2")
+    ),
+    Case("cw-linf", "linf", lambda eps: cw(norm="linf", steps=150, initial_const="0.1"), None, factor=1.1),
+    # The last features must cross the box within few steps.
+    Case(
+        "cw-l0",
+        "l0",
+        lambda eps: cw(norm="l0", steps=150, step_size="0.2", initial_const=10),
+        None,
+        factor=1.5,
     ),
 ]
