@@ -16,9 +16,10 @@ from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.engine import Engine, targets
 from pytest_prunerob.oracle import distances
 from pytest_prunerob.plans import TARGETS, Plan
+from tests.conformance.catalogue import CASES
 from tests.conformance.catalogue.case import SEED
 from tests.conformance.catalogue.foolbox import _bim, _momentum_l2, _pgd
-from tests.conformance.test_attacks import Subject, correct, run
+from tests.conformance.test_attacks import Subject, correct, drive_library, run
 
 EPS = {"linf": "0.25", "l2": "1.2", "l1": "5"}
 
@@ -123,6 +124,26 @@ def test_inputs_from_a_twin_are_steered_to_the_class_too(golden: Subject) -> Non
     found = Engine("cpu", 256, SEED).transfer(module, module, plan, 0, x, y, 10)
     assert 0 < len(found.broken) < len(x)
     _check_witnesses(found, plan, subject, _goal(plan, subject))
+
+
+def test_predicted_labels_are_those_that_the_library_is_given(golden: Subject) -> None:
+    module, x, y = golden
+    (case,) = (case for case in CASES if (case.attack, case.norm) == ("bim", "linf"))
+    step: dict[str, Any] = {"norm": "linf", "eps": "0.15", "steps": 5, "step_size": "0.05"}
+    with torch.no_grad():
+        predicted = module(x).argmax(1)
+    assert 0 < int((predicted != y).sum()) < len(y)
+    for labels, given in (("true", y), ("predicted", predicted)):
+        plan = bim(**step, labels=labels)
+        found = run("crafted", plan, golden)
+        assert found.witness is not None
+        theirs = drive_library(case, plan, module, x, given).returned
+        # Ours is inside the ball exactly: what is rounded outwards moves back by its last place.
+        assert torch.allclose(torch.from_numpy(found.witness), theirs, rtol=0, atol=1e-6)
+    true, other = (run("crafted", bim(**step, labels=labels), golden).witness for labels in ("true", "predicted"))
+    assert true is not None
+    assert other is not None
+    assert (true != other).any(axis=(1, 2, 3)).tolist() == (predicted != y).tolist()
 
 
 def test_the_attacks_that_take_a_target_are_those_that_say_so() -> None:
