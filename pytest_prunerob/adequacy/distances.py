@@ -21,7 +21,7 @@ METHODS: dict[str, tuple[Plan, ...]] = {
     "linf": (fab(norm="linf"), fmn(norm="linf"), cw(norm="linf", steps=300)),
     "l2": (fab(norm="l2"), fmn(norm="l2"), cw(norm="l2", steps=100, binary_search_steps=4, step_size="0.05")),
     "l1": (fab(norm="l1"), fmn(norm="l1")),
-    "l0": (fmn(norm="l0"), brendel_bethge(norm="l0", steps=100)),
+    "l0": (fmn(norm="l0"), brendel_bethge(norm="l0", steps=100), cw(norm="l0", steps=300)),
 }
 NAMES = {"fab-min": "FAB", "fmn": "FMN", "fmn-own": "FMN", "brendel-bethge": "Brendel & Bethge's attack"}
 NO_METHOD = (

@@ -6,11 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_prunerob.attacks import Load
+from pytest_prunerob.attacks import Load, Pool
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.estimates import stage_bound
 from pytest_prunerob.ledger import Kind
-from pytest_prunerob.plans import Parameter, Plan, autoattack, fgsm, fmn, pgd, resolve
+from pytest_prunerob.plans import (
+    Parameter,
+    Plan,
+    autoattack,
+    brendel_bethge,
+    cw,
+    deepfool,
+    fgsm,
+    fmn,
+    pgd,
+    resolve,
+)
 
 CLASSES, N = 6, 10
 
@@ -57,13 +68,30 @@ def test_no_stage_costs_more_than_its_bound(network: nn.Module, norm: str, eps: 
                     assert bound.forward <= 3 * result.cost.forward + 4 * N, case
 
 
-def test_minimum_norm_attacks_stay_within_their_bound(network: nn.Module) -> None:
+@pytest.mark.parametrize(
+    "plan",
+    [
+        fmn(steps=9),
+        *(fmn(norm=norm, steps=30) for norm in ("l2", "l1", "l0")),
+        cw(steps=15, binary_search_steps=2),
+        *(deepfool(norm=norm, steps=6, candidates=4) for norm in ("l2", "linf")),
+        brendel_bethge(steps=12, binary_search_steps=8),
+    ],
+    ids=lambda plan: plan.text,
+)
+def test_minimum_norm_attacks_stay_within_their_bound(plan: Plan, network: nn.Module) -> None:
     x = torch.rand(N, 1, 4, 4, generator=torch.Generator().manual_seed(2))
-    plan = fmn(steps=9)
-    result = Engine("cpu", 250, 0).run("minimise", network, plan, 0, x, network(x).argmax(1), CLASSES)
-    bound = stage_bound(plan.stages[0], "linf", "minimise", Load(N, CLASSES, 16))
-    assert result.cost.forward <= bound.forward <= 2 * result.cost.forward
-    assert result.cost.backward <= bound.backward <= 2 * result.cost.backward
+    y = network(x).argmax(1)
+    corners = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(3)).round()
+    pool = Pool(corners, network(corners).argmax(1))
+    result = Engine("cpu", 250, 0).run("minimise", network, plan, 0, x, y, CLASSES, pool=pool)
+    bound = stage_bound(plan.stages[0], plan.threat.norm, "minimise", Load(N, CLASSES, 16))
+    assert result.errors == {}
+    assert result.cost.forward <= bound.forward
+    assert result.cost.backward <= bound.backward
+    if plan.stages[0].attack != "deepfool":  # which stops where all samples are beyond a boundary
+        assert bound.backward <= 2 * result.cost.backward
+        assert bound.forward <= 2.5 * result.cost.forward
 
 
 def test_the_published_plan_on_one_micro_batch() -> None:
