@@ -53,10 +53,15 @@ def _foolbox(make: Callable[..., Any], plan: Plan, subject: Subject, goal: Tenso
     return returned
 
 
-@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
-    ("make", "norm", "library"),
-    [(pgd, "linf", _pgd), (pgd, "l2", _pgd), (bim, "linf", _bim), (bim, "l2", _bim), (momentum, "l2", _momentum_l2)],
+    ("make", "norm", "library", "target"),
+    [
+        *((pgd, "linf", _pgd, target) for target in TARGETS),
+        (pgd, "l2", _pgd, "next"),
+        (bim, "linf", _bim, "random"),
+        (bim, "l2", _bim, "least-likely"),
+        (momentum, "l2", _momentum_l2, "next"),
+    ],
 )
 def test_what_foolbox_brings_to_its_class_is_broken_and_nothing_but_that(
     make: Callable[..., Plan], norm: str, library: Callable[..., Any], target: str, golden: Subject
