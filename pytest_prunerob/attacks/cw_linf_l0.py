@@ -31,6 +31,9 @@ LARGEST = 20.0  # the constant in Linf (the authors' code)
 PATIENCE = 10  # steps without a success before the constant grows (ours: the published 1000 are for whole rounds)
 FACTOR = 2.0  # by which the constant grows where it was too small (the authors' code)
 SHRINK = 0.9  # τ after a success, as a share of the distance reached (the paper, VI-C)
+# How far beyond the boundary the search aims, as a share of the margin of the sample itself (ours): right on it, the
+# rounding of another batch size decides.
+SLACK = 0.001
 DROPPED = 0.3  # share of the features left that L0 drops at once (the authors' code drops several too; the paper one)
 
 
@@ -109,8 +112,12 @@ def _linf(model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
     """
     share = torch.full((len(x),), SHRINK, device=x.device)
 
+    slack = torch.zeros(len(x), device=x.device)
+
     def step(state: Search, number: int) -> Tensor:
         margin, gradient, reached = _margins(model, state.z, y, settings)
+        if number == 1:
+            slack.copy_(SLACK * margin.abs())
         delta = state.z - x
         length = delta.flatten(1).abs().amax(1)
         state.waited += 1
@@ -124,7 +131,7 @@ def _linf(model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
         share[over] = (1 + share[over]) / 2
         state.constant.clamp_(max=LARGEST)
         tau = _each((share * state.length).clamp(max=1), x)
-        weight = state.constant * (margin > 0)
+        weight = state.constant * (margin > -slack)
         return _each(weight, x) * gradient + delta.sign() * (delta.abs() > tau)
 
     return _searched(settings, x, step)
@@ -139,9 +146,13 @@ def _l0(model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
     kept = allowed.clone()
     share = torch.full((len(x),), DROPPED, device=x.device)
 
+    slack = torch.zeros(len(x), device=x.device)
+
     def step(state: Search, number: int) -> Tensor:
         state.z = torch.where(allowed > 0, state.z, x)
         margin, gradient, reached = _margins(model, state.z, y, settings)
+        if number == 1:
+            slack.copy_(SLACK * margin.abs())
         delta = state.z - x
         length = (delta != 0).flatten(1).sum(1).to(x.dtype)
         state.waited += 1
@@ -156,7 +167,7 @@ def _l0(model: Model, x: Tensor, y: Tensor, settings: Settings) -> Tensor:
         share[back] /= 2
         changed = better | back
         allowed[changed] = _without_least((gradient * (state.best - x)).abs()[changed], kept[changed], share[changed])
-        weight = state.constant * (margin > 0)
+        weight = state.constant * (margin > -slack)
         return (_each(weight, x) * gradient + 2 * delta) * allowed
 
     return _searched(settings, x, step)
