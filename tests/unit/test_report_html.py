@@ -406,3 +406,15 @@ def test_a_real_browser_shows_every_claim_and_runs_nothing(tmp_path: Path) -> No
     assert {"script", "img"}.isdisjoint(tag for tag, _ in page.tags)
     assert "Content Security Policy" not in done.stderr
     assert "CONSOLE" not in done.stderr
+
+
+def test_an_estimate_is_no_attack_that_something_survived() -> None:
+    results = copy.deepcopy(EXAMPLE)
+    claim = next(c for c in results["claims"] if c["verdict"] == "supported" and c["attack"])
+    for term in claim["terms"]:
+        term["metric"] = "clever"
+    one = next(iter(results["measurements"].values()))
+    one.update(kind="estimate", survived=6, undecided=0, errors=1)
+    page = Page(render(results)).text
+    assert f"Estimated by {claim['attack']}" in " ".join(page.split())
+    assert "6 estimates, 0 left, 1 error" in " ".join(page.split())
