@@ -17,7 +17,7 @@ from pytest_prunerob.cells import ATTRIBUTE, Cell, Grid, cells
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.measurement import Bench
 from pytest_prunerob.models import Builder
-from pytest_prunerob.plans import autoattack, fmn
+from pytest_prunerob.plans import Plan, autoattack, brendel_bethge, fmn
 from pytest_prunerob.store import Store
 from tests.suites.conftest import ROOT
 
@@ -85,10 +85,21 @@ def test_no_indicator_fires(
     }
 
 
-@pytest.mark.parametrize("training", ["standard", "pgd"])
-def test_the_distances_of_the_dense_networks_are_trusted(bench: Bench, builder: Builder, training: str) -> None:
+@pytest.mark.parametrize(
+    ("training", "plan"),
+    [
+        ("standard", fmn(norm="linf")),
+        ("pgd", fmn(norm="linf")),
+        ("pgd", fmn(norm="l2", steps=50)),
+        ("standard", brendel_bethge(steps=40, binary_search_steps=10)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.text,
+)
+def test_the_distances_of_the_dense_networks_are_trusted(
+    bench: Bench, builder: Builder, training: str, plan: Plan
+) -> None:
     model = builder.dense(cell(training=training, method="global-magnitude", sparsity="0.50"))
     prepared = bench.prepare(model, builder.splits("digits").test.first(60), "dense")
-    measurement = prepared.measurement("minimise", fmn(norm="linf"))
+    measurement = prepared.measurement("minimise", plan)
     measurement.finish()
     assert audited(measurement, "basic").problem == ""
