@@ -195,6 +195,10 @@ def test_exits_that_are_not_finite_are_no_survival() -> None:
     result = ENGINE.run("decide", module, plan("average", eps="0.000001"), 0, x, y, K)
     assert result.broken == {}
     assert result.errors[2] == NOT_FINITE
+    judge = oracle(module)
+    with judge.call(torch.arange(N)) as call:
+        judge.exits(judge.x)
+    assert call.frozen.tolist() == [place == 2 for place in range(N)]
 
 
 def test_the_adapter_normalises_what_the_exits_see() -> None:
