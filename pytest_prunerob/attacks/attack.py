@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import torch
@@ -18,8 +18,8 @@ from pytest_prunerob.votes import Jury
 
 Model = Callable[[Tensor], Tensor]
 OWN = "pytest-prunerob"  # the library of attacks that no library has, or none that works
-# Libraries that are not installed by default: the name that is imported, and the extra that installs it.
-OPTIONAL = {"adversarial-robustness-toolbox": ("art", "art")}
+# Libraries that are not installed by default, with the extra that installs them.
+OPTIONAL = {"adversarial-robustness-toolbox": "art"}
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,12 @@ class Attack:
             raise PlanError(f"{self.name} has no targeted variant: leave target={target!r} out")
         if self.exits and module is not None:
             exits_of(module)
-        package, extra = OPTIONAL.get(self.library, ("", ""))
-        if package and find_spec(package) is None:
-            raise PlanError(f"{self.name} needs {self.library}: pip install 'pytest-prunerob[{extra}]'")
+        if self.library in OPTIONAL:
+            try:
+                version(self.library)  # by its distribution: another one has a package called art as well
+            except PackageNotFoundError:
+                install = f"pip install 'pytest-prunerob[{OPTIONAL[self.library]}]'"
+                raise PlanError(f"{self.name} needs {self.library}: {install}") from None
 
 
 def drive(attack: Attack, oracle: Oracle, settings: Settings) -> None:

@@ -61,7 +61,7 @@ def table(names: list[str] | None = None) -> Iterator[str]:
         eps = float("inf") if plan.threat.eps is None else float(plan.threat.radius)
         passes = attack.passes(stage, Load(SAMPLES, CLASSES, FEATURES, eps))
         parameters = ", ".join(f"{key} {value}" for key, value in stage.params)
-        extra = f" (extra `{OPTIONAL[attack.library][1]}`)" if attack.library in OPTIONAL else ""
+        extra = f" (extra `{OPTIONAL[attack.library]}`)" if attack.library in OPTIONAL else ""
         norms = ", ".join(norm for norm in attack.norms if norm != "none") or "–"
         yield (
             f"| {name} | `{text}` | {norms} | {GIVES[attack.kind]} | {attack.library}{extra} | {parameters} | "

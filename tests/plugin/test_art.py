@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,7 +39,10 @@ def test_without_the_library_the_command_that_installs_it_is_named(
 ) -> None:
     from pytest_prunerob.attacks import attack
 
-    monkeypatch.setattr(attack, "find_spec", lambda name: None)
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(attack, "version", version)
     run = suite(JSMA)
     assert run.ret == 1
     text = "jsma needs adversarial-robustness-toolbox: pip install 'pytest-prunerob[art]'"
