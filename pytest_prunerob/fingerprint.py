@@ -417,8 +417,12 @@ def _global(name: str, value: object, names: frozenset[str], walk: _Walk) -> Seq
     return [entry]
 
 
-def sources(*modules: types.ModuleType) -> dict[str, str]:
-    """Digests of the files that define ``modules``; those of a whole package for a package."""
+@functools.cache
+def sources(*modules: types.ModuleType) -> Mapping[str, str]:
+    """Digests of the files that define ``modules``; those of a whole package for a package.
+
+    Read once: what runs is what was imported, whatever becomes of the files meanwhile.
+    """
     found = {}
     for module in modules:
         path = Path(str(module.__file__))

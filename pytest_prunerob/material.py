@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from pytest_prunerob.engine import Engine
 from pytest_prunerob.fingerprint import digest, sources, weights_digest
 from pytest_prunerob.plans import Plan
 from pytest_prunerob.subjects import LoadedSubject, is_exported
+
+version = cache(metadata.version)  # reads a file each time, and every key asks
 
 
 def key_material(kind: str, plan: Plan | None, loaded: LoadedSubject, data: Dataset, used: Engine) -> dict[str, Any]:

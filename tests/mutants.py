@@ -70,6 +70,12 @@ def _steps() -> None:
     _passing(auditing, "audit_steps", "steps")
 
 
+def _whole_set() -> None:
+    from pytest_prunerob import auditing
+
+    _passing(auditing, "audit_plan", "whole-set")
+
+
 def _distances(indicator: str) -> Callable[[], None]:
     def remove() -> None:
         from pytest_prunerob.adequacy import distances
@@ -112,6 +118,7 @@ MUTANTS: dict[str, tuple[Callable[[], None], str]] = {
     "black-box": (_stage("black_box", "black-box"), f"{FAULTS}/test_09_10_13_attacks.py -k test_13"),
     "second-loss": (_stage("second_loss", "second-loss"), f"{STAGES} -k margin_undoes"),
     "unstable": (_stage("unstable", "unstable"), f"{STAGES} -k neighbours"),
+    "whole-set": (_whole_set, "tests/unit/test_universal.py -k never_supports"),
     "steps": (_steps, f"{FAULTS}/test_29_straight_through.py"),
     "second-method": (_distances("second-method"), f"{FULL} -k second_method"),
     "doubled-steps": (_distances("doubled-steps"), f"{FULL} -k second_method"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -38,6 +40,15 @@ def test_every_attack_has_an_example_that_gives_its_plan() -> None:
 def test_every_constructor_is_on_the_page() -> None:
     text = PAGE.read_text()
     assert [name for name in PLANS if f"`{name}(" not in text] == []
+
+
+def test_the_presets_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(block, found)  # a literal of this repository
+    assert found["radii"] == (10, 15, 20, 25)
+    assert found["autoattack_plus"].kind == "fixed"
+    assert "bim" in capsys.readouterr().out
 
 
 def test_the_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
