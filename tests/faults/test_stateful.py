@@ -46,9 +46,9 @@ def test_a_setting(pruned, pruned_model):
 def test_a_forward_that_changes_the_model_is_an_error(suite: Suite, forward: str) -> None:
     run = suite(SUITE.replace("{forward}", forward), "-k", "twice")
     assert [verdict for _, verdict in run.verdicts] == ["error", "error"]
-    assert {claim["reason"].partition(" may hang on")[0] for claim in run.results["claims"]} == {
-        f"pruned: a forward changes the model's {'seen' if 'seen' in forward else 'temperature'}: what it answers"
-    }
+    name = "seen" if "seen" in forward else "temperature"
+    for claim in run.results["claims"]:
+        assert f"pruned: a forward changes the model's {name}: what it answers may hang on" in claim["reason"]
 
 
 def test_a_setting_that_is_changed_makes_another_model(suite: Suite) -> None:

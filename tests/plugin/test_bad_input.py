@@ -39,7 +39,10 @@ COLLECTION = {
 
 # The own fixtures are used: no model or dataset is overridden.
 NAMES = {
-    "dataset": ("dataset='digitz'", "unknown dataset 'digitz': allowed are digits, npz; did you mean 'digits'?"),
+    "dataset": (
+        "dataset='digitz'",
+        "unknown dataset 'digitz': allowed are digits, folder, npz, torchvision; did you mean 'digits'?",
+    ),
     "network": ("network='cmn'", "unknown network 'cmn': allowed are *; did you mean 'cnn'?"),
     "training": ("training='pdg'", "unknown training 'pdg': allowed are *; did you mean 'pgd'?"),
     "method": (
@@ -51,7 +54,7 @@ NAMES = {
 TESTS = {
     "plan unknown": (
         plan("autoattack('standrad', norm='linf', eps=0.1)"),
-        "test_suite.py:9: PlanError: unknown AutoAttack version 'standrad': allowed are plus, standard; "
+        "test_suite.py:9: PlanError: unknown AutoAttack version 'standrad': allowed are plus, rand, standard; "
         "did you mean 'standard'?",
     ),
     "stage unknown": (

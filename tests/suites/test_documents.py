@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_prunerob.claims_file import read
-from tests.suites.conftest import ROOT, Run
+from tests.suites.conftest import ROOT, Run, python
 
 STORE = f"--prunerob-store={ROOT / '.prunerob'}"
 
@@ -19,13 +19,19 @@ def _blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-@pytest.fixture
-def checkpoints(run: Run, tmp_path: Path) -> Path:
-    """The example with its checkpoints, in a folder of its own."""
-    folder = tmp_path / "examples"
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples with their checkpoints."""
+    folder = tmp_path_factory.mktemp("documents") / "examples"
     shutil.copytree(ROOT / "docs" / "examples", folder, ignore=shutil.ignore_patterns("checkpoints", "__pycache__"))
-    run("make_checkpoints.py", cwd=folder / "own_checkpoints")
+    python("make_checkpoints.py", cwd=folder / "own_checkpoints")
     return folder
+
+
+@pytest.fixture
+def checkpoints(examples: Path, tmp_path: Path) -> Path:
+    """The examples with their checkpoints, in a folder of their own."""
+    return Path(shutil.copytree(examples, tmp_path / "examples"))
 
 
 def test_the_claim_of_the_readme_and_its_commands(run: Run, tmp_path: Path) -> None:
@@ -54,11 +60,11 @@ def test_the_conftest_of_the_readme_gates_own_checkpoints(run: Run, checkpoints:
         'return Model(load_state(Classifier(), "checkpoints/dense.safetensors"), mean=[0.3], std=[0.4], logits="out")',
     )
     (folder / "conftest.py").write_text(conftest)
-    run("-m", "pytest", "-q", "-W", "error", cwd=folder)
+    run("-m", "pytest", "-q", "-W", "error", STORE, cwd=folder)
 
 
 def test_the_example_that_gates_own_checkpoints(run: Run, checkpoints: Path) -> None:
-    done = run("-m", "pytest", "-q", "-W", "error", cwd=checkpoints / "own_checkpoints")
+    done = run("-m", "pytest", "-q", "-W", "error", STORE, cwd=checkpoints / "own_checkpoints")
     assert "3 passed" in done.stdout
 
 

@@ -91,7 +91,7 @@ def test_no_indicator_fires(
         ("standard", fmn(norm="linf")),
         ("pgd", fmn(norm="linf")),
         ("pgd", fmn(norm="l2", steps=50)),
-        ("standard", brendel_bethge(steps=40, binary_search_steps=10)),
+        pytest.param("standard", brendel_bethge(steps=40, binary_search_steps=10), marks=pytest.mark.slow),
     ],
     ids=lambda value: value if isinstance(value, str) else value.text,
 )

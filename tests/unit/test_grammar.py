@@ -237,6 +237,15 @@ def test_without_plans_the_error_says_what_to_write() -> None:
 
 def test_the_methods_are_those_of_the_classes() -> None:
     """A metric that is added to a class is to be added to the grammar."""
+    words = {
+        "Plan": "plan",
+        "str": "text",
+        "str | None": "text",
+        "int": "whole number",
+        "float": "number",
+        "PlanNumber": "strength",
+        "PlanNumber | Sequence[PlanNumber]": "strength",
+    }
     for kind, owner in (("subject", Subject), ("flips", Flips), ("distance", Distance)):
         found = {}
         for name, function in inspect.getmembers(owner, inspect.isfunction):
@@ -244,18 +253,11 @@ def test_the_methods_are_those_of_the_classes() -> None:
                 "Quantity",
                 "Distance",
                 "Quantity | SecurityCurve",
+                "Score",
             ):
                 continue
             parameters = list(inspect.signature(function).parameters.values())[1:]
             found[name] = {
-                p.name: ("[text]" if p.default is not p.empty else "plan" if p.annotation == "Plan" else p.annotation)
-                for p in parameters
+                p.name: words[p.annotation] if p.default is p.empty else f"[{words[p.annotation]}]" for p in parameters
             }
-        words = {
-            "str": "text",
-            "int": "whole number",
-            "float": "number",
-            "PlanNumber | Sequence[PlanNumber]": "strength",
-        }
-        named = {name: {k: words.get(v, v) for k, v in parameters.items()} for name, parameters in found.items()}
-        assert named == METHODS[kind]
+        assert found == METHODS[kind]
