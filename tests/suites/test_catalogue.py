@@ -41,8 +41,8 @@ class Exits(torch.nn.Module):
 
 
 @pytest.fixture
-def dense_model(dense_model):
-    return Exits(dense_model).eval()
+def dense_model({given}):
+    return Exits({network}).eval()
 
 
 def every(kind):
@@ -91,9 +91,17 @@ def test_transfer(dense, make_subject, dense_model):
     other = make_subject(dense_model.inner, "other")
     assert transfer(dense, other, example("pgd", "linf", EPS["linf"])) <= 1 - ONE
 '''
-DIGITS = {"models": "", "grid": 'dataset="digits", network="cnn", training="standard", samples=8', "samples": "8"}
+DIGITS = {
+    "models": "",
+    "given": "dense_model",
+    "network": "dense_model",
+    "grid": 'dataset="digits", network="cnn", training="standard", samples=8',
+    "samples": "8",
+}
 CIFAR = {
     "models": "from fixtures.cifar_resnet18 import dataset, load_model",
+    "given": "",
+    "network": "load_model()",
     "grid": "samples=4",
     "samples": "4",
 }
@@ -122,9 +130,5 @@ def test_every_attack_works_on_the_digits_network(run: Run, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_every_attack_works_on_a_public_resnet(run: Run, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(f"import sys\n\nsys.path.insert(0, {str(ROOT)!r})\n")
-    parts = {**CIFAR, "models": CIFAR["models"] + "\n"}
-    suite = SUITE.replace("def dense_model(dense_model):\n    return Exits(dense_model).eval()",
-                          "def dense_model():\n    return Exits(load_model()).eval()")  # fmt: skip
-    (tmp_path / "suite.txt").write_text(suite)
-    found = results(run, tmp_path, **parts)
+    found = results(run, tmp_path, **CIFAR)
     assert measured(found) >= ATTACKS.keys()
