@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from math import isfinite
 from typing import Any, Literal
 
 from torch import Tensor
@@ -66,7 +67,7 @@ def audited(measurement: Measurement, level: AuditLevel) -> Audit:
                 _join(measurement, stage, result, places)
             # Last, so that a crash leaves no audit without its breaks.
             store.create(key, _content(measurement, found))
-            measurement.audits[key] = Audit(found.checks)
+            measurement.audits[key] = Audit(found.checks, nearest=_placed(measurement, found))
     measurement.checks = measurement.audits[key].checks
     return measurement.audits[key]
 
@@ -79,6 +80,7 @@ def _content(measurement: Measurement, found: Audit) -> dict[str, Any]:
         "measured": measurement.ledger.key,
         "survived": sorted(measurement.ledger.survived),
         "checks": [asdict(check) for check in found.checks],
+        "nearest": [list(pair) for pair in _placed(measurement, found)],
         "provenance": {
             "role": measurement.prepared.loaded.role,
             "plan": measurement.plan.text if measurement.plan else "",
@@ -91,11 +93,18 @@ def _stored(content: Mapping[str, Any], measurement: Measurement) -> Audit | Non
     try:
         checks = tuple(Check(**check) for check in content["checks"])
         survived = set(content["survived"])
-    except (KeyError, TypeError):
+        nearest = tuple((int(position), float(value)) for position, value in content["nearest"])
+    except (KeyError, TypeError, ValueError):
         return None
     measurement.join()  # whoever made it stored its breaks first
     same = content.get("measured") == measurement.ledger.key
-    return Audit(checks) if same and measurement.ledger.survived <= survived else None
+    return Audit(checks, nearest=nearest) if same and measurement.ledger.survived <= survived else None
+
+
+def _placed(measurement: Measurement, found: Audit) -> tuple[tuple[int, float], ...]:
+    """What other searches found, by the position of the sample; a failed search found nothing."""
+    places = chosen(measurement) if found.nearest else ()
+    return tuple((places[place], value) for place, value in found.nearest if isfinite(value))
 
 
 def chosen(measurement: Measurement) -> tuple[int, ...]:
@@ -135,8 +144,8 @@ def _made(measurement: Measurement, level: AuditLevel) -> Audit:
     if measurement.kind == "minimise":
         if any(ATTACKS[stage.attack].starts for stage in rerun(plan)):
             case = replace(case, pool=prepared.pool())
-        found = audit_distances(case, [ledger.values[place] for place in places])
-        return found + audit_steps(case, prepared.loaded.twin)
+        case = replace(case, found=tuple(ledger.values[place] for place in places))
+        return audit_distances(case, case.found) + audit_steps(case, prepared.loaded.twin)
     if level == "full":
         case = replace(case, examples=_examples(measurement))
         return audit_plan(case) + audit_steps(case, prepared.loaded.twin) + audit_fully(case)

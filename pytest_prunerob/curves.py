@@ -57,6 +57,8 @@ def critical_strength(
     """The smallest ε of a sweep at which the robust accuracies of two subjects differ by more than ``tolerance``.
 
     In the unit of the norm of ``plan``, a minimum-norm plan; both robust accuracies are points of its security curves.
+    A claim is judged by what the sweep shows: they part above the last ε at which they agree and at this one at the
+    latest. So a finer sweep settles more.
     +inf where they differ by more at none of ``eps``: the sweep stops short of the strength at which the two part, or
     starts beyond the one at which both have lost everything (Gorsline et al. 2021: above a critical strength
     compression no longer changes robustness). Survival counts in both directions, so that the attack must be adequate

@@ -13,6 +13,7 @@ from math import inf
 from typing import cast
 
 from pytest_prunerob import facts, metrics
+from pytest_prunerob.adequacy.distances import undercut
 from pytest_prunerob.auditing import audited
 from pytest_prunerob.claims import Claim, Measure, Quantity, Subject
 from pytest_prunerob.datasets import Dataset
@@ -47,6 +48,13 @@ def kind_of(metric: str) -> Kind:
 def _voted(measure: Measure) -> bool:
     """Whether votes decide the outcomes behind ``measure`` where its subject draws, so that it may."""
     return measure.metric == "accuracy" or (measure.plan is not None and measure.plan.randomised)
+
+
+def _strengths(measure: Measure) -> list[float]:
+    """The ε at which ``measure`` asks who survives, where it asks that of distances."""
+    if measure.metric not in ("security_curve", "critical_strength"):
+        return []
+    return [float(Fraction(text)) for text in dict(measure.options)["eps"].split()]
 
 
 @dataclass(repr=False)  # tracebacks show subjects, which hold one: its tensors and ledgers would fill the screen
@@ -144,7 +152,14 @@ class TestEvaluation:
                 self.audit_errors[measure] = str(error)
             else:
                 of = [(subject.role, audit) for subject, audit in zip(measure.subjects, audits, strict=False)]
-                self.weak[measure] = "; ".join(f"{role}: {audit.problem}" for role, audit in of if audit.problem)
+                problems = [f"{role}: {audit.problem}" for role, audit in of if audit.problem]
+                problems += [
+                    f"{subject.role}: {problem}"
+                    for subject, one, audit in zip(measure.subjects, found, audits, strict=False)
+                    for eps in _strengths(measure)
+                    if (problem := undercut(one.ledger.values, audit.nearest, eps))
+                ]
+                self.weak[measure] = "; ".join(dict.fromkeys(problems))
                 self.stands_on[measure] = "; ".join(f"{role}: {', '.join(audit.adequate)}" for role, audit in of)
         return news
 
@@ -426,9 +441,14 @@ class TestEvaluation:
         """The outcomes of the samples in their order, up to the first that has none."""
         found = self._measurement(measure)
         if measure.metric == "security_curve":  # complete, or no share: nothing of it is decided sample by sample
-            predictions = self._of(measure.subjects[0]).predictions()
-            known = predictions.index(None) if None in predictions else len(predictions)
-            return self._flags(measure)[:known]
+            assert found is not None
+            predictions, correct = (
+                self._of(measure.subjects[0]).predictions(),
+                set(self._of(measure.subjects[0]).correct()),
+            )
+            lost = (p for p, label in enumerate(predictions)
+                    if label is None or (p in correct and p not in found.ledger.values))  # fmt: skip
+            return self._flags(measure)[: next(lost, len(predictions))]
         if found is None:
             return self._flags(measure)
         survived, broken, unknown = found.ledger.survived, found.ledger.broken, set(self._unknown(measure))

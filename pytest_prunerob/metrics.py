@@ -130,7 +130,7 @@ def critical_strength(
 ) -> Known:
     """The smallest ε of ``sweep`` at which two security curves differ by more than ``tolerance``; +inf if none.
 
-    It is at least the first ε at which the curves may be that far apart, and at most the first at which they must be.
+    They part somewhere above the last ε before it and, at the latest, at it: that is the interval.
     """
     may: Bound = inf
     must: Bound = inf
@@ -143,13 +143,25 @@ def critical_strength(
             gap = first.value - second.value
             value = eps if gap > tolerance or -gap > tolerance else value
     both = [*dense, *pruned]
+    # The sweep says between which of its values they part, and nothing of what lies beyond its ends.
+    agreeing = [eps for eps in sweep if eps < may]
+    notes = [known.note for known in both if known.note]
+    if must == inf:
+        notes.append(f"they differ by more at none of the {len(sweep)} ε, of which the largest is {float(sweep[-1]):g}")
+    if all(known.high == 0 for known in (dense[0], pruned[0])):
+        agreeing, must = [], inf
+        notes.append(f"both have lost everything at the smallest ε, {float(sweep[0]):g}")
+    low = agreeing[-1] if agreeing else Fraction(0)
+    if not notes and low != must:
+        notes.append(f"the sweep has no ε between {float(low):g} and {float(must):g}")
     return Known(
-        may,
+        low,
         must,
         dense[0].n,
         all(known.complete for known in both),
         "; ".join(dict.fromkeys(known.distrust for known in both if known.distrust)),
-        note="; ".join(dict.fromkeys(known.note for known in both if known.note)),
+        note="; ".join(dict.fromkeys(notes)),
+        settle="an ε of the sweep at the threshold, or a longer sweep",
         attack=dense[0].attack,
         measurement=dense[0].measurement,
         value=None if any(known.value is None for known in both) else value,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -87,7 +87,7 @@ def audit_distances(case: Case, found: Sequence[float]) -> Audit:
             nearest[place] = min(abs(value), nearest.get(place, abs(value)))
     stages = " and ".join(stage.attack for stage in case.plan.stages)
     checks.append(_nearer("doubled-steps", f"{stages} with doubled steps finds", found, nearest))
-    return Audit(tuple(checks), cost=cost) + _compared(case, found)
+    return Audit(tuple(checks), cost=cost, nearest=tuple(nearest.items())) + _compared(case, found)
 
 
 def _compared(case: Case, found: Sequence[float]) -> Audit:
@@ -106,7 +106,23 @@ def _compared(case: Case, found: Sequence[float]) -> Audit:
         found_none = _zero("", zero, seen.evaluations, len(case.x))
         checks.append(replace(found_none, message=f"{name}: {found_none.message}"))
     checks.append(_nearer("second-method", f"{name} finds", found, other.values))
-    return Audit(tuple(checks), cost=other.cost)
+    return Audit(tuple(checks), cost=other.cost, nearest=tuple((i, abs(v)) for i, v in other.values.items()))
+
+
+def undercut(found: Mapping[int, float], nearest: Sequence[tuple[int, float]], eps: float) -> str:
+    """Why the distances ``found`` do not tell who survives ``eps``, or the empty string.
+
+    ``nearest`` are distances that other searches found for some of the samples. A point of a security curve counts
+    samples, so that two which another search breaks within ε are too many, and one by more than 15 %.
+    """
+    best: dict[int, float] = {}
+    for place, value in nearest:
+        best[place] = min(value, best.get(place, value))
+    crossed = {place: value for place, value in best.items() if value <= eps < found.get(place, 0.0)}
+    clearly = [place for place, value in crossed.items() if value < (1 - NEARER) * found[place]]
+    if len(crossed) < 2 and not clearly:
+        return ""
+    return f"another search breaks {len(crossed)} of {len(best)} checked samples within ε={eps:g} that were farther"
 
 
 def _nearer(indicator: str, what: str, found: Sequence[float], others: dict[int, float]) -> Check:

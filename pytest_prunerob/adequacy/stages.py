@@ -44,7 +44,8 @@ class Case:
 
     ``x``: (k, C, H, W) in [0, 1] with labels ``y`` (k,), ``clean`` logits (k, K); ``n`` samples were judged and
     ``survivors`` of them survived; ``broken_by`` counts the samples that each stage broke, by its number, and
-    ``examples`` are a few of them with their labels. ``pool`` are samples for attacks that start from some.
+    ``examples`` are a few of them with their labels; ``found`` are the distances of a minimum-norm plan, ``pool``
+    samples for attacks that start from some.
     """
 
     engine: Engine
@@ -58,6 +59,7 @@ class Case:
     survivors: int
     broken_by: Mapping[int, int]
     examples: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    found: tuple[float, ...] = ()
     pool: Pool | None = None
 
     @property
@@ -74,14 +76,23 @@ class Case:
 
 @dataclass(frozen=True)
 class Audit:
-    """The indicators of an attack on some survivors, and the results of the stages (by number) that broke some."""
+    """The indicators of an attack on some survivors, and the results of the stages (by number) that broke some.
+
+    ``nearest`` are the smallest distances that other searches found, with the place of each sample.
+    """
 
     checks: tuple[Check, ...] = ()
     results: tuple[tuple[int, Result], ...] = ()
     cost: Cost = Cost()
+    nearest: tuple[tuple[int, float], ...] = ()
 
     def __add__(self, other: Audit) -> Audit:
-        return Audit(self.checks + other.checks, self.results + other.results, self.cost + other.cost)
+        return Audit(
+            self.checks + other.checks,
+            self.results + other.results,
+            self.cost + other.cost,
+            self.nearest + other.nearest,
+        )
 
     @property
     def adequate(self) -> tuple[str, ...]:
@@ -194,17 +205,22 @@ def second_loss(case: Case) -> Audit:
 
     It only shows that the plan was too weak; what it breaks is not added, since the claim names another attack set.
     """
-    stage = second_opinion(case.plan)
+    stage, plan = second_opinion(case.plan), case.plan
     if stage is None:
         return Audit((Check("second-loss", "not applicable", "the plan has APGD on the margin, or no gradient stage"),))
     if case.classes < FEWEST_CLASSES[stage.attack]:
-        message = f"the DLR loss needs {FEWEST_CLASSES[stage.attack]} classes here"
-        return Audit((Check("second-loss", "not applicable", message),))
-    result = case.engine.run("decide", case.module, case.plan.of((stage,)), 0, case.x, case.y, case.classes, case.clean)
+        if plan.threat.target and case.classes > 2:
+            message = f"towards a class APGD on the margin needs {FEWEST_CLASSES[stage.attack]} classes"
+            return Audit((Check("second-loss", "failed", message),))
+        # With two classes the cross-entropy rises where the margin falls, and the other class is the only target.
+        plan = replace(plan, threat=replace(plan.threat, target=""))
+        stage = apgd(norm=plan.threat.norm, eps=str(plan.threat.eps)).stages[0].changed(**expecting(plan))
+    result = case.engine.run("decide", case.module, plan.of((stage,)), 0, case.x, case.y, case.classes, case.clean)
     if result.errors:
         return Audit((met_errors("second-loss", "", result.errors),), cost=result.cost)
     check = _new_breaks(case, "", len(result.broken))
-    message = f"APGD on the margin broke {len(result.broken)} of {len(case.x)} checked survivors"
+    name = "APGD on the margin" if stage.attack != "apgd-ce" else "APGD"
+    message = f"{name} broke {len(result.broken)} of {len(case.x)} checked survivors"
     return Audit((replace(check, indicator="second-loss", message=message),), cost=result.cost)
 
 
@@ -278,8 +294,11 @@ def unstable(case: Case) -> Check:
     return Check("unstable", "failed" if failed else "passed", message, value=value, limit=UNSTABLE)
 
 
-def on_sphere(x: Tensor, norm: str, radius: float, generator: torch.Generator) -> Tensor:
-    """Random perturbations of length ``radius``, like ``x`` (N, C, H, W); for Linf corners of the ball."""
+def on_sphere(x: Tensor, norm: str, radius: float | Tensor, generator: torch.Generator) -> Tensor:
+    """Random perturbations of length ``radius``, like ``x`` (N, C, H, W); for Linf corners of the ball.
+
+    ``radius`` is one for all samples, or (N, 1, 1, 1).
+    """
     draw = torch.randn(x.shape, generator=generator).to(x)
     flat = draw.flatten(1)
     if norm == "linf":

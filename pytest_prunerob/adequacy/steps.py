@@ -45,14 +45,21 @@ def audit_steps(case: Case, twin: nn.Module | None) -> Audit:
 def _mismatch(case: Case) -> float:
     """The mismatch at the survivors or, where it is larger, at random points on the surface of their balls.
 
-    Attacks take all gradients but the first off the samples.
+    Attacks take all gradients but the first off the samples. The ball of a distance is as large as the distance; those
+    in numbers of features are none that a gradient could be compared on.
     """
-    x = case.x.to(case.engine.device)
+    x, norm = case.x.to(case.engine.device), case.plan.threat.norm
     found = gradient_mismatch(case.module, x)
-    if case.plan.kind == "minimum":
-        return found
+    radius: float | torch.Tensor
+    if case.plan.kind != "minimum":
+        radius = float(case.plan.threat.radius)
+    else:
+        far = torch.tensor([abs(value) for value in case.found]).nan_to_num(0.0, 0.0).to(x)
+        if norm == "l0" or not bool((far > 0).any()):
+            return found
+        radius = far.view(-1, *[1] * (x.ndim - 1))
     generator = torch.Generator().manual_seed(case.engine.seed)
-    step = on_sphere(x, case.plan.threat.norm, float(case.plan.threat.radius), generator)
+    step = on_sphere(x, norm, radius, generator)
     return max(found, gradient_mismatch(case.module, (x + step).clamp(0, 1)))
 
 

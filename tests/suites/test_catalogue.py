@@ -19,8 +19,8 @@ from pytest_prunerob.attacks import ATTACKS
 from pytest_prunerob.plans.examples import example
 {models}
 EPS = {{"linf": "0.5", "l2": "3", "l1": "20", "l0": "40"}}
-SHORT = {{"steps": 20, "restarts": 1, "queries": 200, "targets": 3, "binary_search_steps": 4, "exits": 2, "rounds": 2,
-         "coordinates": 64, "search_steps": 2, "attacker": "fgsm"}}
+SHORT = {{"steps": {steps}, "restarts": 1, "queries": 10 * {steps}, "targets": 2, "binary_search_steps": 4, "exits": 2,
+         "rounds": 2, "coordinates": 64, "search_steps": 2, "attacker": "fgsm"}}
 CW = {{"initial_const": "10", "step_size": "1/10"}}
 MORE = {{"cw-l2": CW, "cw-linf": CW, "cw-l0": CW}}
 ONE = 1 / {samples}  # at least one sample is broken
@@ -97,13 +97,15 @@ DIGITS = {
     "network": "dense_model",
     "grid": 'dataset="digits", network="cnn", training="standard", samples=8',
     "samples": "8",
+    "steps": "20",
 }
 CIFAR = {
     "models": "from fixtures.cifar_resnet18 import dataset, load_model",
     "given": "",
     "network": "load_model()",
-    "grid": "samples=4",
-    "samples": "4",
+    "grid": "samples=2",
+    "samples": "2",
+    "steps": "5",
 }
 
 

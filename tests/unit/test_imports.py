@@ -73,7 +73,7 @@ ALLOWED = {
     },
     "auditing": {"adequacy", "attacks", "engine", "fingerprint", "ledger", "measurement"},
     "scheduling": {"claims", "known", "measurement"},
-    "evaluation": {
+    "evaluation": {"adequacy",
         "auditing", "claims", "datasets", "errors", "facts", "known", "ledger", "measurement", "metrics",
         "reported", "scheduling", "verdicts",
     },
