@@ -123,6 +123,8 @@ def undecided(claim: Claim, known: Mapping[Measure, Known]) -> str:
         if item.missing:
             numbers = ", ".join(map(str, item.missing[:SHOWN])) + (", …" if len(item.missing) > SHOWN else "")
             parts.append(f"outcomes of {measure.text} for {len(item.missing)} of {item.n} samples: numbers {numbers}")
+        elif item.settle and item.complete and not item.distrust:
+            parts.append(item.settle)
         elif item.share and not item.distrust and isinstance(gap := item.high - item.low, Fraction) and gap:
             parts.append(f"outcomes of {measure.text} for {gap * item.n} of {item.n} samples")
     range_ = demanded(claim, known)

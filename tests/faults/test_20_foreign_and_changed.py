@@ -16,6 +16,7 @@ from torch import nn
 
 from pytest_prunerob import Dataset, attacks, material
 from pytest_prunerob.engine import Engine
+from pytest_prunerob.fingerprint import sources
 from pytest_prunerob.measurement import Bench
 from pytest_prunerob.plans import ThreatModel
 from pytest_prunerob.store import Store, files
@@ -176,15 +177,18 @@ def test_20_another_version_of_a_library_is_a_miss(
 
 
 def test_20_a_changed_default_in_the_code_of_an_attack_is_a_miss(
-    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    request.addfinalizer(sources.cache_clear)
     folder = tmp_path / "attacks"
     shutil.copytree(Path(str(attacks.__file__)).parent, folder)
     monkeypatch.setattr(attacks, "__file__", str(folder / "__init__.py"))
+    sources.cache_clear()
     same, _ = Rig().run(filled)
     assert same.store.misses == 0
     with (folder / "gradient.py").open("a") as file:
         file.write("\nSTEPS = 7\n")
+    sources.cache_clear()  # as another process would read them
     missed(Rig(), filled, tmp_path)
 
 
