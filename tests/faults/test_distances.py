@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_prunerob.adequacy.distances import undercut
 from tests.plugin.conftest import Suite
 
 HEAD = """
@@ -93,3 +94,35 @@ def test_beyond(dense, pruned, eps):
     assert sorted(status for _, status in run.verdicts) == ["inconclusive"] * 3 + ["supported"] * 2
     assert "the sweep has no ε between 0.01 and 0.06" in run.all
     assert "both have lost everything at the smallest ε, 0.3" in run.all
+
+
+def test_what_another_search_breaks_within_the_radius_blocks_a_point_of_a_curve() -> None:
+    found = {0: 0.055, 1: 0.055, 2: 0.2, 3: -0.06}
+    assert undercut(found, ((0, 0.053), (1, 0.053), (2, 0.2)), 0.05) == ""
+    assert undercut(found, ((0, 0.0499), (2, 0.2)), 0.05) == ""  # one, and hardly nearer
+    assert undercut(found, ((3, 0.01),), 0.05) == ""  # a clean error survives nothing
+    clearly = undercut(found, ((0, 0.03), (1, 0.055), (0, 0.053)), 0.05)
+    assert clearly == "another search breaks 1 of 2 checked samples within ε=0.05 that were farther"
+    assert "breaks 2 of 2 checked" in undercut(found, ((0, 0.0499), (1, 0.05)), 0.05)
+
+
+def test_samples_without_a_distance_are_not_broken_where_the_first_samples_decide(suite: Suite) -> None:
+    # The dense network has no finite output a little way off, so that nothing is known of its curve.
+    forward = """s = f @ self.w
+        if self.shift > 0.05:
+            s = torch.log(0.0104 - (s - 0.1).abs()) * 0 + s
+        return torch.stack([s, -s, 0 * s - 0.1, 0 * s - 0.1], 1) * 10"""
+    claims = """
+FIXED = dict(norm="linf", eps="0.05", steps=5, step_size="0.02", micro_batch=10)
+
+@cells()
+def test_it(dense, pruned):
+    under = pruned.accuracy_under(worst_case(pgd(**FIXED), bim(**FIXED)))
+    assert under >= dense.security_curve(fmn(norm="linf", steps=20), "0.05") + 0.5
+"""
+    text = suite_of(claims, forward, 4, 0.6)
+    for few, many in (("(40, 1, 4, 4)", "(400, 1, 4, 4)"), ("0.001, 40)", "0.001, 400)"), ("zeros(40", "zeros(400")):
+        text = text.replace(few, many)
+    run = suite(text, "--prunerob-decide=sequential")
+    assert [status for _, status in run.verdicts] == ["inconclusive"]
+    assert "400 of 400 samples have no distance" in run.all
