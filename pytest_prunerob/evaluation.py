@@ -388,9 +388,8 @@ class TestEvaluation:
     def _attacked_subject(self, measure: Measure, subject: Subject) -> Measurement:
         assert measure.plan is not None
         prepared = self._of(subject)
-        prepared.standing(
-            voted=measure.plan.randomised
-        )  # the report tells the clean errors, when the model may be another one
+        # Now, since the report tells the clean errors when the model may be another one.
+        prepared.standing(voted=measure.plan.randomised)
         source = self._of(measure.subjects[1]) if measure.metric == "transfer" else None
         found = prepared.measurement(kind_of(measure.metric), measure.plan, source)
         for one in (found, found.crafted):
