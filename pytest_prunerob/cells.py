@@ -18,9 +18,13 @@ from typing import Any, TypeVar
 from pytest_prunerob.errors import CellsError, unknown
 from pytest_prunerob.reported import Table
 
-AXES = ("dataset", "network", "training", "method", "sparsity", "seed", "dense", "pruned")
+AXES = (
+    "dataset", "network", "training", "method", "sparsity", "rate", "iterations", "after", "seed", "dense", "pruned",
+)  # fmt: skip
+AMOUNTS = ("sparsity", "rate")  # two ways to say how much goes
 ATTRIBUTE = "__prunerob_cells__"
 ID_LENGTH = 100
+COUNTS = {"seed": 0, "iterations": 1}  # the axes of whole numbers with the least one
 PLACES = 20  # decimal places of a sparsity (ours): a float has 17, and a giant exponent would fill memory
 Test = TypeVar("Test", bound=Callable[..., object])
 
@@ -68,8 +72,20 @@ class Cell:
 
     @property
     def sparsity(self) -> Fraction:
-        """The requested share of removed units, exactly as written."""
+        """The requested share of removed units, exactly as written; 1 − 1/c where the grid has a compression rate c."""
+        if "rate" in self.parameters:
+            return 1 - 1 / Fraction(self["rate"])
         return Fraction(self["sparsity"])
+
+    @property
+    def amount_text(self) -> str:
+        """How much is removed, as the grid says it."""
+        return f"rate {self['rate']}" if "rate" in self.parameters else self["sparsity"]
+
+    @property
+    def iterations(self) -> int | None:
+        """The number of pruning steps, ``None`` where the grid does not name one."""
+        return int(self["iterations"]) if "iterations" in self.parameters else None
 
     @property
     def seed(self) -> int:
@@ -86,7 +102,9 @@ class Cell:
             if isinstance(value, Sequence) and not isinstance(value, str):
                 raise CellsError(f"{axis}={value!r} is a list: one model has one {axis}")
         own = {axis: self.parameters[axis] for axis in keep if axis in self.parameters}
-        kept = {axis: int(value) if axis == "seed" else value for axis, value in own.items()}
+        if given.keys() & set(AMOUNTS):
+            own = {axis: value for axis, value in own.items() if axis not in AMOUNTS}
+        kept = {axis: int(value) if axis in COUNTS else value for axis, value in own.items()}
         (found,) = Grid({**kept, **given}, self.samples).expand()
         data = {"dataset": self.parameters["dataset"]} if "dataset" in self.parameters else {}
         return replace(found, parameters={**data, **found.parameters})
@@ -114,6 +132,8 @@ class Grid:
                 raise CellsError(unknown("profile", profile, self.profiles))
             axes.update(self.profiles[profile])
             samples = _samples(axes.pop("samples", samples))
+        if all(axis in axes for axis in AMOUNTS):
+            raise CellsError("cells(...) has both sparsity and rate: one of them says how much is removed")
         values = {axis: _values(axis, axes[axis]) for axis in AXES if axis in axes}
         rows = sorted(itertools.product(*values.values()), key=_order)
         cells = []
@@ -137,7 +157,8 @@ def cells(
 ) -> Callable[[Test], Test]:
     """Parametrize a claim test over a grid; a list is an axis, a single value is fixed.
 
-    Axes: ``dataset``, ``network``, ``training``, ``method``, ``sparsity``, ``seed`` for the models this plugin builds,
+    Axes: ``dataset``, ``network``, ``training``, ``method``, ``sparsity`` (the share that goes) or ``rate`` (c: one
+    c-th stays), ``iterations``, ``after`` (what follows pruning) and ``seed`` for the models this plugin builds,
     ``dense`` and ``pruned`` for models by reference ("pkg.mod:callable" or an exported program, ".pt2").
     ``samples`` is the number of samples judged: the first of a fixed permutation of the dataset.
     ``profiles={"paper": {...}}`` replaces parts of the grid under ``--prunerob-profile=paper``. ``reported`` attaches
@@ -175,8 +196,10 @@ def _values(axis: str, given: object) -> tuple[str, ...]:
         raise CellsError(f"cells({axis}=[]) is an empty grid: give at least one value")
     if axis == "sparsity":
         values = _sparsities(items)
-    elif axis == "seed":
-        values = tuple(_seed(item) for item in items)
+    elif axis == "rate":
+        values = tuple(_rate(item) for item in items)
+    elif axis in COUNTS:
+        values = tuple(_count(axis, item) for item in items)
     else:
         values = tuple(_text(axis, item) for item in items)
     if len(set(values)) != len(values):
@@ -190,10 +213,27 @@ def _text(axis: str, item: object) -> str:
     return item
 
 
-def _seed(item: object) -> str:
-    if isinstance(item, bool) or not isinstance(item, int) or item < 0:
-        raise CellsError(f"seed={item!r} is not a whole number of at least 0")
+def _count(axis: str, item: object) -> str:
+    if isinstance(item, bool) or not isinstance(item, int) or item < COUNTS[axis]:
+        raise CellsError(f"{axis}={item!r} is not a whole number of at least {COUNTS[axis]}")
     return str(item)
+
+
+def _rate(item: object) -> str:
+    """A compression rate c as text without trailing zeros: 1/c of the units stay."""
+    try:
+        number = Decimal(repr(item) if isinstance(item, float) else str(item))
+        valid = not isinstance(item, bool) and number.is_finite() and number >= 1
+    except InvalidOperation:
+        valid = False
+    if not valid:
+        raise CellsError(
+            f"rate={item!r} is not a number of at least 1: at rate c one c-th of the units stays, such as 4"
+        )
+    if int(number.as_tuple().exponent) < -PLACES or number.adjusted() > PLACES:
+        raise CellsError(f"rate={item!r} has more than {PLACES} digits before or after the decimal point")
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _sparsities(items: list[Any]) -> tuple[str, ...]:
@@ -234,7 +274,7 @@ def _ids(axes: list[str], rows: list[tuple[str, ...]]) -> list[str]:
 def _part(axis: str, value: str) -> str:
     # A cell id goes through shells, file names and pytest's own "::" and "[...]".
     text = re.sub(r"[^A-Za-z0-9._+=-]+", "_", value).strip("_")
-    return {"sparsity": f"s{text}", "seed": f"seed{text}"}.get(axis, text)
+    return {"sparsity": f"s{text}", "rate": f"r{text}", "iterations": f"k{text}", "seed": f"seed{text}"}.get(axis, text)
 
 
 def _listing(names: Any, limit: int = 6) -> str:

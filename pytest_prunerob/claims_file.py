@@ -61,6 +61,8 @@ _CLAIM = {"name": "text", "claim": "text", "cells": "[table]"}
 _CELLS = {
     **{name: "[texts]" for name in AXES},
     "sparsity": "[numbers]",
+    "rate": "[numbers]",
+    "iterations": "[whole numbers]",
     "seed": "[whole numbers]",
     "samples": "[whole number]",
     "profiles": "[table]",

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from pytest_prunerob import compression, datasets, networks, training
+from pytest_prunerob import compression, datasets, networks, trainers, training
 from pytest_prunerob.budget import Budget
 from pytest_prunerob.cells import Cell
-from pytest_prunerob.compression import METHODS, Masks, compress
+from pytest_prunerob.compression import AFTER, METHODS, Scheme, Structure, compress, rebuild
 from pytest_prunerob.datasets import Dataset, Splits
-from pytest_prunerob.errors import CellsError, DatasetError, StoreError, unknown
+from pytest_prunerob.errors import CellsError, CompressionError, DatasetError, StoreError, unknown
 from pytest_prunerob.fingerprint import digest, fingerprint, sources
 from pytest_prunerob.networks import NETWORKS
 from pytest_prunerob.store import SCHEMA, Store
-from pytest_prunerob.training import TRAININGS, fine_tuning, fit, recipe
+from pytest_prunerob.trainers import CellTrainer
+from pytest_prunerob.training import TRAININGS, fit, recipe
 
 
 @dataclass
@@ -48,60 +51,119 @@ class Builder:
         """The dense model of ``cell``, trained if the store does not hold it."""
         material = self._dense_material(cell)
         train = self._train(cell)
-        model = self._network(cell, train)
 
-        def build() -> dict[str, Any]:
+        def build() -> tuple[nn.Module, dict[str, Any]]:
             how = recipe(cell.training, dataset=cell.dataset)
             label = f"training {cell.network} ({cell.training}, {cell.dataset}, seed {cell.seed})"
             self.report(label)
+            model = self._network(cell, train)
             fit(model, train, how, seed=cell.seed, device=self.device, progress=self.progress, label=label)
-            return {}
+            return model, {}
 
-        return self._kept(model, material, f"the {cell.training} model {cell.network}", build)
+        what = f"the {cell.training} model {cell.network}"
+        return self._kept(lambda _: self._network(cell, train), material, what, build)
 
     def untrained(self, cell: Cell) -> nn.Module:
         """The network of ``cell`` as training would find it."""
         return self._network(cell, self._train(cell)).eval()
 
+    def early(self, cell: Cell, share: Fraction) -> Mapping[str, Tensor]:
+        """The state dict of the dense model of ``cell`` after ``share`` (0 to 1) of its training."""
+        if "network" not in cell.parameters:
+            raise CompressionError("the weights of the dense model early in its training: it was not trained here")
+        how = recipe(cell.training, dataset=cell.dataset)
+        until = round(how.epochs * share)
+        train = self._train(cell)
+        if until == 0:
+            return self._network(cell, train).state_dict()
+
+        def build() -> tuple[nn.Module, dict[str, Any]]:
+            label = f"training {cell.network} to epoch {until} ({cell.training}, {cell.dataset}, seed {cell.seed})"
+            self.report(label)
+            model, show = self._network(cell, train), self.progress
+            fit(model, train, how, seed=cell.seed, device=self.device, until=until, progress=show, label=label)
+            return model, {}
+
+        material = {**self._dense_material(cell), "until": until}
+        what = f"the {cell.training} model {cell.network} at epoch {until}"
+        return self._kept(lambda _: self._network(cell, train), material, what, build).state_dict()
+
     def pruned(self, cell: Cell, dense: nn.Module) -> nn.Module:
-        """``dense`` pruned as ``cell`` says, step by step, with fine-tuning where the cell names a training."""
+        """``dense`` compressed as ``cell`` says, with the scheme that follows where the cell names a training."""
         train = self._train(cell) if "training" in cell.parameters else None
-        how = fine_tuning(recipe(cell.training, dataset=cell.dataset)) if train is not None else None
-        what = f"{cell.method} {cell.parameters['sparsity']}"
+        follows = scheme(cell)
+        method = METHODS[cell.method]
+        what = f"{cell.method} {cell.amount_text}"
+        trainer = self._trainer(cell, train, follows, f"pruning to {what}") if train is not None else None
         material = {
             "schema": SCHEMA,
             "kind": "model",
             "dense": fingerprint(dense),
             "method": cell.method,
             "sparsity": str(cell.sparsity),
-            "fine_tuning": asdict(how) if how is not None else None,
+            "iterations": cell.iterations,
+            "after": follows.name,
+            "recipes": {name: asdict(how) for name, how in trainer.recipes().items()} if trainer is not None else None,
             "data": train.digest if train is not None else None,
             "seed": cell.seed,
             "torch": version("torch"),
-            "sources": sources(compression, training),
+            "library": version(method.library) if method.library is not None else None,
+            "sources": sources(compression, training, trainers),
         }
-        model = copy.deepcopy(dense)
 
-        def fine_tune(network: nn.Module, masks: Masks) -> None:
-            assert train is not None
-            assert how is not None
-            label = f"pruning to {what} ({how.name}, {cell.dataset}, seed {cell.seed})"
-            self.report(label)
-            show = {"progress": self.progress, "label": label}
-            fit(network, train, how, seed=cell.seed, device=self.device, masks=masks, **show)  # type: ignore[arg-type]
+        def build() -> tuple[nn.Module, dict[str, Any]]:
+            compressed = compress(
+                dense,
+                method=cell.method,
+                amount=cell.sparsity,
+                data=train,
+                seed=cell.seed,
+                trainer=trainer,
+                iterations=cell.iterations,
+            )
+            if follows.finish is not None and cell.sparsity:
+                generator = torch.Generator().manual_seed(cell.seed)
+                compressed = follows.finish(compressed, dense=dense, data=train, generator=generator, trainer=trainer)
+            return compressed.model, {
+                "achieved": str(compressed.achieved),
+                "unit": compressed.unit,
+                "structure": compressed.structure.as_json() if compressed.structure is not None else None,
+            }
 
-        def build() -> dict[str, Any]:
-            steps = fine_tune if how is not None else None
-            compressed = compress(dense, method=cell.method, sparsity=cell.sparsity, fine_tune=steps)
-            model.load_state_dict(compressed.model.state_dict(), strict=True)
-            return {"achieved": str(compressed.achieved), "unit": compressed.unit}
+        def network(facts: Mapping[str, Any]) -> nn.Module:
+            model = copy.deepcopy(dense)
+            structure = facts.get("structure")
+            if structure is None:
+                return model
+            return rebuild(model, Structure.from_json(structure), inputs=self.splits(cell.dataset).test.inputs)
 
-        return self._kept(model, material, f"the model pruned by {what}", build)
+        return self._kept(network, material, f"the model pruned by {what}", build)
+
+    def _trainer(self, cell: Cell, train: Dataset, follows: Scheme, label: str) -> CellTrainer:
+        return CellTrainer(
+            data=train,
+            dataset=cell.dataset,
+            training=cell.training,
+            seed=cell.seed,
+            steps=follows.steps,
+            device=self.device,
+            progress=self.progress,
+            label=label,
+            report=self.report,
+            dense_early=lambda share: self.early(cell, share),
+        )
 
     def _kept(
-        self, model: nn.Module, material: dict[str, Any], what: str, build: Callable[[], dict[str, Any]]
+        self,
+        network: Callable[[Mapping[str, Any]], nn.Module],
+        material: dict[str, Any],
+        what: str,
+        build: Callable[[], tuple[nn.Module, dict[str, Any]]],
     ) -> nn.Module:
-        """``model`` with the weights published under ``material``, built and published first if there are none."""
+        """The model published under ``material``, built and published first if there is none.
+
+        ``network`` makes the network that its weights go into, from the facts that ``build`` returned with it.
+        """
         key = digest(material)
         found = self.store.model(key)
         if found is None:
@@ -111,15 +173,17 @@ class Builder:
                 found = self.store.model(key)
                 if found is None:
                     self.budget.require(f"{what} was built")
-                    facts = build()
+                    model, facts = build()
                     self.store.add_model(key, model.state_dict(), {"kind": "model", **material, **facts})
                     # Adopt what is published: of several workers without a lock the first one wins.
                     found = self.store.model(key)
-        if found is not None:
-            try:
-                model.load_state_dict(found[0], strict=True)
-            except RuntimeError as error:  # intact by its checksum, and yet no state of this network
-                raise StoreError(f"{what} in the store does not fit its network: {str(error)[:200]!r}") from error
+        if found is None:  # published and damaged at once
+            return model.eval()
+        model = network(found[1])
+        try:
+            model.load_state_dict(found[0], strict=True)
+        except RuntimeError as error:  # intact by its checksum, and yet no state of this network
+            raise StoreError(f"{what} in the store does not fit its network: {str(error)[:200]!r}") from error
         return model.eval()
 
     def _network(self, cell: Cell, data: Dataset) -> nn.Module:
@@ -151,10 +215,11 @@ class Builder:
 
 
 def check_names(cell: Cell, axes: tuple[str, ...]) -> None:
-    """Look the names of ``cell`` up in the catalogues.
+    """Look the names of ``cell`` up in the catalogues; "method" stands for all that compression takes.
 
     Raises:
-        CellsError: for a name that is missing or unknown, with the nearest match.
+        CellsError: for a name that is missing or unknown, with the nearest match, or a method or scheme that lacks what
+            it needs.
     """
     catalogues: dict[str, Collection[str]] = {"network": NETWORKS, "training": TRAININGS, "method": METHODS}
     for axis in axes:
@@ -163,3 +228,26 @@ def check_names(cell: Cell, axes: tuple[str, ...]) -> None:
             raise CellsError(unknown(axis, value, catalogues[axis]))
         if axis == "dataset" and value.split(":")[0] not in datasets.DATASETS:
             raise CellsError(unknown("dataset", value, datasets.DATASETS))
+    if "method" in axes:
+        _check_compression(cell)
+
+
+def _check_compression(cell: Cell) -> None:
+    method = METHODS[cell.method]
+    _ = cell.sparsity  # raises where the grid says neither a sparsity nor a rate
+    if "after" in cell.parameters and cell["after"] not in AFTER:
+        raise CellsError(unknown("after", cell["after"], AFTER))
+    if cell.iterations is not None and not method.iterations:
+        taking = ", ".join(name for name, one in METHODS.items() if one.iterations)
+        raise CellsError(f"{cell.method} takes no iterations; allowed are they for: {taking or 'none'}")
+    follows = scheme(cell)
+    needs = [one.name for one in (method, follows) if one.data or one.trains]
+    if needs and "training" not in cell.parameters:
+        raise CellsError(
+            f"{needs[0]} needs training samples and a training: write cells(dataset=..., training='standard') beside it"
+        )
+
+
+def scheme(cell: Cell) -> Scheme:
+    """What follows the pruning of ``cell``: where nothing is said, fine-tuning if it names a training."""
+    return AFTER[cell.parameters.get("after", "fine-tuning" if "training" in cell.parameters else "none")]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pytest_prunerob.compression.masks import Masks, apply
+from pytest_prunerob.compression.method import AfterStep, Penalty
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.errors import InputError, unknown
 from pytest_prunerob.threads import SMALL_TRAINING_FLOPS, suited_to
@@ -79,13 +80,18 @@ def fit(
     device: str,
     masks: Masks | None = None,
     epochs: int | None = None,
+    until: int | None = None,
+    penalty: Penalty | None = None,
+    after_step: AfterStep | None = None,
     progress: bool,
     label: str = "",
 ) -> None:
     """Train ``model`` on ``data`` in place and leave it in eval mode on the device it came from.
 
-    What ``masks`` prune is zero after every optimizer step. ``epochs`` replaces the recipe's; ``progress`` shows a bar
-    named ``label`` on stderr. On the CPU the result follows from ``seed``; the global random state is left alone.
+    What ``masks`` prune is zero after every optimizer step. ``epochs`` replaces the recipe's; training stops when
+    ``until`` epochs of its schedule are done. ``penalty(model)`` is added to the loss of every batch, and
+    ``after_step(model, done)`` is called after every optimizer step with the share of the training that is done.
+    ``progress`` shows a bar named ``label`` on stderr. On the CPU the result follows from ``seed``; the global random state is left alone.
 
     Raises:
         InputError: if the loss stops being finite.
@@ -104,24 +110,51 @@ def fit(
         x, y = data.x.to(device), data.y.to(device)
         batches = math.ceil(len(data) / recipe.batch_size)
         optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-        for epoch in range(count):
+        for epoch in range(count if until is None else min(until, count)):
             order = torch.randperm(len(data), generator=generator).to(device)
             for number, chosen in enumerate(torch.split(order, recipe.batch_size)):
                 done = (epoch * batches + number + 0.5) / (count * batches)
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.lr * _schedule(done, recipe.warmup)
                 inputs = _perturbed(model, x[chosen], y[chosen], recipe, generator)
-                _step(model, inputs, y[chosen], optimizer, masks)
+                _step(model, inputs, y[chosen], optimizer, masks, penalty)
+                if after_step is not None:
+                    after_step(model, (epoch * batches + number + 1) / (count * batches))
             advance(1)
         optimizer.zero_grad(set_to_none=True)
         model.eval().to(home)
 
 
-def _step(model: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, masks: Masks | None) -> None:
+def fresh(model: nn.Module, *, seed: int) -> None:
+    """Give every layer of ``model`` new random weights in place; they follow from ``seed``.
+
+    Raises:
+        InputError: for a module with own parameters and no ``reset_parameters``.
+    """
+    with _seeded(seed, "cpu"):
+        for name, module in model.named_modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            elif next(module.parameters(recurse=False), None) is not None:
+                raise InputError(
+                    f"{name or 'the network'} ({type(module).__name__}) has no reset_parameters to begin anew"
+                )
+
+
+def _step(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    optimizer: torch.optim.Optimizer,
+    masks: Masks | None,
+    penalty: Penalty | None,
+) -> None:
     """One optimizer step in train mode; pruned entries get no gradient and are zero afterwards."""
     model.train()
     optimizer.zero_grad(set_to_none=True)
     loss = functional.cross_entropy(model(x), y)
+    if penalty is not None:
+        loss = loss + penalty(model)
     if not bool(torch.isfinite(loss)):
         raise InputError(f"training stopped: the loss is {loss.item()}; a lower learning rate may help")
     torch.autograd.backward(loss)

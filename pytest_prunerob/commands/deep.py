@@ -180,7 +180,7 @@ class Sources:
             check_names(grid, ("dataset", "network", "training"))
             dense = self.builder.dense(grid)
             yield dense
-            check_names(grid, ("method", "sparsity"))
+            check_names(grid, ("method",))
             yield self.builder.pruned(grid, dense)
         except PrunerobError:  # not built from the grid, or not in the store
             return

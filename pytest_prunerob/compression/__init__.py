@@ -1,24 +1,25 @@
-"""Compression of networks: methods that choose what goes, masks, and the schedule that applies them."""
+"""Compression of networks: one file per method, what follows pruning, and the masks and structure they leave."""
 
-from pytest_prunerob.compression.iterative import (
-    CompressedModel,
-    FineTune,
-    compress,
-    parse_sparsity,
-    schedule,
-)
+from pytest_prunerob.compression.after import AFTER, Scheme
+from pytest_prunerob.compression.amounts import parse_amount
 from pytest_prunerob.compression.masks import Masks, apply
-from pytest_prunerob.compression.methods import METHODS, Method, Select
+from pytest_prunerob.compression.method import CompressedModel, Method, Trainer
+from pytest_prunerob.compression.methods import METHODS, compress
+from pytest_prunerob.compression.schedules import halving
+from pytest_prunerob.compression.structure import Structure, rebuild
 
 __all__ = [
+    "AFTER",
     "METHODS",
     "CompressedModel",
-    "FineTune",
     "Masks",
     "Method",
-    "Select",
+    "Scheme",
+    "Structure",
+    "Trainer",
     "apply",
     "compress",
-    "parse_sparsity",
-    "schedule",
+    "halving",
+    "parse_amount",
+    "rebuild",
 ]

@@ -1,116 +1,58 @@
-"""Iterative pruning: remove half of what is left, fine-tune, repeat."""
+"""Iterative pruning: score the units, remove the weakest, fine-tune, repeat."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
-from torch import nn
+from torch import Tensor, nn
 
+from pytest_prunerob.compression.choice import weakest
 from pytest_prunerob.compression.masks import Masks, apply
-from pytest_prunerob.compression.methods import METHODS
-from pytest_prunerob.errors import CompressionError, unknown
-from pytest_prunerob.facts import Unit
-from pytest_prunerob.facts import sparsity as measured_sparsity
+from pytest_prunerob.compression.method import CompressedModel, Scope, Trainer
+from pytest_prunerob.compression.units import MaskUnit, kept_units, masks_of, removed, weights_of
 
-FineTune = Callable[[nn.Module, Masks], None]
-
-
-@dataclass(frozen=True, eq=False)
-class CompressedModel:
-    """A pruned network in eval mode with plain parameters, zero where pruned, and how it came about.
-
-    ``requested`` and ``achieved`` are sparsities in ``unit`` ("weights" or "filters"), the second measured on the
-    network; ``steps`` are the sparsities of the schedule.
-    """
-
-    model: nn.Module
-    masks: Masks
-    unit: Unit
-    requested: Fraction
-    achieved: Fraction
-    steps: tuple[Fraction, ...]
+Score = Callable[[nn.Module, str, Tensor], Tensor]
+Tune = Callable[[nn.Module, Masks], None]
 
 
-def parse_sparsity(value: object) -> Fraction:
-    """The exact sparsity that ``value`` (a string, number or ``Fraction``) names, 0 ≤ sparsity < 1.
+def prune(
+    model: nn.Module,
+    steps: Sequence[Fraction],
+    *,
+    unit: MaskUnit,
+    scope: Scope,
+    score: Score,
+    method: str,
+    trainer: Trainer | None,
+    tune: Tune | None = None,
+    spare: bool = True,
+) -> CompressedModel:
+    """Prune a copy of ``model`` to each share of ``steps`` in turn, with fine-tuning after each.
 
-    Floats count as they print (0.9 is 9/10). Raises ``CompressionError`` for everything else.
-    """
-    parsed = _fraction(value)
-    if parsed is not None and 0 <= parsed < 1:
-        return parsed
-    hint = _nearest(value, parsed)
-    raise CompressionError(
-        f"sparsity {value!r}: allowed is the share that is pruned, from 0 up to but not including 1"
-        + (f"; did you mean {hint}?" if hint else "")
-    )
-
-
-def schedule(sparsity: Fraction) -> tuple[Fraction, ...]:
-    """The sparsities 1/2, 3/4, 7/8, … below ``sparsity`` and then ``sparsity`` itself; empty for 0.
-
-    Each step halves what is left and the last lands on the target (Merkle, Samsinger & Schöttle 2021, Sec. 3.3).
-    """
-    steps = []
-    left = Fraction(1, 2)
-    while 1 - left < sparsity:
-        steps.append(1 - left)
-        left /= 2
-    return (*steps, sparsity) if sparsity else ()
-
-
-def compress(model: nn.Module, *, method: str, sparsity: Fraction | str, fine_tune: FineTune | None) -> CompressedModel:
-    """Prune a copy of ``model`` step by step to ``sparsity``, calling ``fine_tune(copy, masks)`` after each step.
-
-    The measured sparsity is the requested one, rounded up to the next whole weight or filter. ``fine_tune`` trains in
-    place; what is pruned is zero again afterwards whatever it does. Sparsity 0 gives an equal network.
+    ``score(copy, name, weight)`` gives the scores of the units of the layer whose parameter is ``name``, in the
+    shape of the units: ``weight`` itself for weights, (O, I) for kernels, (O,) for filters. ``tune`` replaces the trainer's
+    fine-tuning. What is pruned is zero again afterwards whatever training does.
 
     Raises:
-        CompressionError: for an unknown method, an impossible sparsity, or a network the method does not apply to.
+        CompressionError: if the method does not apply to the network or a layer would be left empty.
     """
-    if method not in METHODS:
-        raise CompressionError(unknown("compression method", method, METHODS))
-    requested = parse_sparsity(sparsity)
-    chosen = METHODS[method]
-    steps = schedule(requested)
     pruned = copy.deepcopy(model).eval()
-    masks = chosen.select(pruned, Fraction(0))
+    masks = Masks({})
+    if tune is None and trainer is not None:
+        tune = trainer.fine_tune
     for step in steps:
-        masks = masks & chosen.select(pruned, step, previous=masks)
+        weights = weights_of(pruned, unit, method)
+        kept = {name: kept_units(masks, name, weight, unit) for name, weight in weights.items()}
+        scores: Mapping[str, Tensor] = {name: score(pruned, name, weight) for name, weight in weights.items()}
+        chosen = weakest(scores, step, scope=scope, kept=kept, method=method, unit=unit, spare=spare)
+        masks = masks & masks_of(pruned, unit, chosen)
         apply(pruned, masks)
-        if fine_tune is not None:
-            fine_tune(pruned, masks)
+        if tune is not None:
+            tune(pruned, masks)
             apply(pruned, masks)
     pruned.eval()
-    achieved = measured_sparsity(pruned, unit=chosen.unit)
-    return CompressedModel(pruned, masks, chosen.unit, requested, achieved, steps)
-
-
-def _fraction(value: object) -> Fraction | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Fraction):
-        return None
-    try:
-        return Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def _nearest(value: object, parsed: Fraction | None) -> str | None:
-    """What was probably meant by a percentage, a decimal comma or a stray minus sign."""
-    if parsed is None and isinstance(value, str):
-        text = value.strip().replace(",", ".")
-        parsed = _fraction(text.removesuffix("%").strip())
-        if parsed is not None and text.endswith("%"):
-            parsed /= 100
-    if parsed is None:
-        return None
-    size = abs(parsed)
-    if 1 < size < 100:
-        size /= 100
-    if not 0 < size < 1:
-        return None
-    digits = f"{float(size):.4f}".rstrip("0")
-    return digits.ljust(4, "0")
+    names = weights_of(pruned, unit, method)
+    requested = steps[-1] if steps else Fraction(0)
+    return CompressedModel(pruned, masks, unit, requested, removed(pruned, unit, names), tuple(steps))

@@ -91,7 +91,7 @@ def _check(metafunc: pytest.Metafunc, cell: Cell) -> None:
     if dense and (_used(metafunc, "dense") or pruned):
         needed += ["dataset", "network", "training"]
     if pruned:
-        needed += ["method", "sparsity"]
+        needed += ["method"]
     check_names(cell, tuple(dict.fromkeys(needed)))
 
 

@@ -79,7 +79,8 @@ def build_model(
 ) -> Callable[..., Subject]:
     """``build_model(network=..., training=..., method=..., sparsity=..., seed=...)``: one more model of this package.
 
-    Names that are left out are those of the cell; without a method and a sparsity the model is dense. It is a subject
+    It takes all names of ``cells(...)`` that describe a model. Names that are left out are those of the cell; without
+    any of ``method``, ``sparsity``, ``rate``, ``iterations`` and ``after`` the model is dense. It is a subject
     on the samples of the cell, with ``role`` or its names as its role.
     """
 
@@ -89,16 +90,20 @@ def build_model(
         training: str | None = None,
         method: str | None = None,
         sparsity: str | float | None = None,
+        rate: str | float | None = None,
+        iterations: int | None = None,
+        after: str | None = None,
         seed: int | None = None,
         role: str | None = None,
     ) -> Subject:
         from pytest_prunerob.models import check_names
 
-        pruned = method is not None or sparsity is not None
-        given = {"network": network, "training": training, "method": method, "sparsity": sparsity, "seed": seed}
+        how = {"method": method, "sparsity": sparsity, "rate": rate, "iterations": iterations, "after": after}
+        pruned = any(value is not None for value in how.values())
+        given = {"network": network, "training": training, **how, "seed": seed}
         wanted = {name: value for name, value in given.items() if value is not None}
-        one = cell.another(wanted, keep=("network", "training", "seed", *(("method", "sparsity") if pruned else ())))
-        check_names(one, ("dataset", "network", "training", *(("method", "sparsity") if pruned else ())))
+        one = cell.another(wanted, keep=("network", "training", "seed", *(how if pruned else ())))
+        check_names(one, ("dataset", "network", "training", *(("method",) if pruned else ())))
         shared = _runtime(request)
         with shared.visible():
             model = shared.builder.dense(one)

@@ -28,7 +28,7 @@ from pytest_prunerob.evaluation import TestEvaluation, kind_of
 from pytest_prunerob.fingerprint import digest, fingerprint
 from pytest_prunerob.ledger import Cost, Kind
 from pytest_prunerob.measurement import Bench, Measurement
-from pytest_prunerob.models import Builder
+from pytest_prunerob.models import Builder, scheme
 from pytest_prunerob.planned import (
     PlannedCell,
     PlannedMeasurement,
@@ -154,9 +154,9 @@ class PlanningBuilder:
                 return self.builder.pruned(cell, dense)
             except StoreMissError:
                 of = fingerprint(dense)
-        tuned = f" with fine-tuning ({cell.training})" if "training" in cell.parameters else ""
+        tuned = f" with {scheme(cell).name} ({cell.training})" if "training" in cell.parameters else ""
         seed = f", seed {cell.seed}" if "training" in cell.parameters else ""
-        what = f"prune by {cell.method} to {cell.parameters['sparsity']}{tuned}{seed}"
+        what = f"prune by {cell.method} to {cell.amount_text}{tuned}{seed}"
         return self._stand_in(copy.deepcopy(dense), what, of)
 
     def identity(self, model: object) -> str:

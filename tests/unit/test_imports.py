@@ -58,10 +58,11 @@ ALLOWED = {
     "adequacy": {"randomness", "attacks", "engine", "errors", "ledger", "oracle", "plans", "subjects"},
     "networks": {"errors"},
     "training": {"compression", "datasets", "errors", "threads"},
-    "compression": {"errors", "facts"},
+    "trainers": {"compression", "datasets", "errors", "training"},
+    "compression": {"datasets", "errors", "facts"},
     "models": {
         "budget", "cells", "compression", "datasets", "errors", "fingerprint", "networks", "store", "threads",
-        "training",
+        "trainers", "training",
     },
     "material": {
         "attacks", "corruptions", "datasets", "engine", "fingerprint", "oracle", "plans", "randomness", "subjects",

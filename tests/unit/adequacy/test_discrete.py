@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from fractions import Fraction
 
 import pytest
 import torch
@@ -86,7 +85,7 @@ def test_ordinary_networks_have_their_own_gradients(
     images: tuple[Tensor, Tensor], activation: nn.Module, eps: float
 ) -> None:
     dense = fit(network(activation), *images, eps=eps)
-    pruned = compress(dense, method="global-magnitude", sparsity=Fraction("0.9"), fine_tune=None).model
+    pruned = compress(dense, method="global-magnitude", amount="0.9").model
     masked = copy.deepcopy(dense)
     prune.l1_unstructured(masked[0], "weight", amount=0.5)  # such a module cannot be copied, and so not be doubled
     exported = torch.export.export(dense, (images[0],), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
