@@ -91,7 +91,8 @@ def fit(
     What ``masks`` prune is zero after every optimizer step. ``epochs`` replaces the recipe's; training stops when
     ``until`` epochs of its schedule are done. ``penalty(model)`` is added to the loss of every batch, and
     ``after_step(model, done)`` is called after every optimizer step with the share of the training that is done.
-    ``progress`` shows a bar named ``label`` on stderr. On the CPU the result follows from ``seed``; the global random state is left alone.
+    ``progress`` shows a bar named ``label`` on stderr. On the CPU the result follows from
+    ``seed``; the global random state is left alone.
 
     Raises:
         InputError: if the loss stops being finite.

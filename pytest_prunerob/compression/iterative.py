@@ -32,8 +32,8 @@ def prune(
     """Prune a copy of ``model`` to each share of ``steps`` in turn, with fine-tuning after each.
 
     ``score(copy, name, weight)`` gives the scores of the units of the layer whose parameter is ``name``, in the
-    shape of the units: ``weight`` itself for weights, (O, I) for kernels, (O,) for filters. ``tune`` replaces the trainer's
-    fine-tuning. What is pruned is zero again afterwards whatever training does.
+    shape of the units: ``weight`` itself for weights, (O, I) for kernels, (O,) for filters. ``tune``
+    replaces the trainer's fine-tuning. What is pruned is zero again afterwards whatever training does.
 
     Raises:
         CompressionError: if the method does not apply to the network or a layer would be left empty.
