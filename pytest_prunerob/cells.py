@@ -254,9 +254,10 @@ def _sparsities(items: list[Any]) -> tuple[str, ...]:
     return tuple(f"{number:.{width}f}" for number in numbers)
 
 
-def _order(row: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
-    # Seeds sort as numbers: a longer run of digits is the larger number.
-    return tuple((len(value) if value.isdigit() else 0, value) for value in row)
+def _order(row: tuple[str, ...]) -> tuple[tuple[Fraction, str], ...]:
+    # Seeds and rates sort as numbers: 2, 2.5, 16.
+    numeric = re.compile(r"[0-9]+(\.[0-9]+)?")
+    return tuple((Fraction(value) if numeric.fullmatch(value) else Fraction(-1), value) for value in row)
 
 
 def _ids(axes: list[str], rows: list[tuple[str, ...]]) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from pytest_prunerob.commands import attacks, diff, lock, merge, plan, report, store, verify
+from pytest_prunerob.commands import attacks, compression, diff, lock, merge, plan, report, store, verify
 
 COMMANDS: dict[str, ModuleType] = {
     "attacks": attacks,
+    "compression": compression,
     "diff": diff,
     "lock": lock,
     "merge": merge,

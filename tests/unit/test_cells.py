@@ -85,6 +85,17 @@ def test_ids_are_unique_short_and_safe(methods: list[str], networks: list[str]) 
         ({"sparsity": None}, "sparsity=None is not a number"),
         ({"seed": "1"}, "seed='1' is not a whole number of at least 0"),
         ({"seed": -1}, "seed=-1 is not a whole number"),
+        ({"iterations": 0}, "iterations=0 is not a whole number of at least 1"),
+        (
+            {"rate": "half"},
+            "rate='half' is not a number of at least 1: at rate c one c-th of the units stays, such as 4",
+        ),
+        ({"rate": 0.5}, "rate=0.5 is not a number of at least 1"),
+        ({"rate": True}, "rate=True is not a number of at least 1"),
+        ({"rate": "inf"}, "rate='inf' is not a number of at least 1"),
+        ({"rate": "1e999999999"}, "rate='1e999999999' has more than 20 digits"),  # would fill memory
+        ({"rate": [2, "2.0"]}, "names a value twice"),
+        ({"rate": 2, "sparsity": "0.5"}, "has both sparsity and rate: one of them says how much is removed"),
         ({"samples": 0}, "samples=0 is not a whole number of at least 1 (None judges all samples)"),
         ({"samples": "9"}, "samples='9' is not a whole number"),
         ({"method": "a", "xfail": {"b*": "why"}}, "xfail pattern 'b*' matches no cell: the cells are a"),
@@ -133,6 +144,31 @@ def test_a_cell_gives_its_parameters_and_says_what_is_missing() -> None:
     assert cell.reported is reported
     with pytest.raises(CellsError, match=re.escape("'digits-s0.90' has no 'method': write cells(method=...)")):
         _ = cell.method
+
+
+def test_a_rate_says_how_much_is_removed() -> None:
+    assert ids(method="a", rate=[2, "2.50", 4.0, 16], after=["none", "scratch-e"], iterations=3) == [
+        "a-r2-k3-none",
+        "a-r2-k3-scratch-e",
+        "a-r2.5-k3-none",
+        "a-r2.5-k3-scratch-e",
+        "a-r4-k3-none",
+        "a-r4-k3-scratch-e",
+        "a-r16-k3-none",
+        "a-r16-k3-scratch-e",
+    ]
+    (cell,) = expand(method="a", rate="2.5", iterations=3)
+    assert (cell.sparsity, cell.amount_text, cell.iterations) == (Fraction(3, 5), "rate 2.5", 3)
+    (plain,) = expand(method="a", sparsity="0.9")
+    assert (plain.amount_text, plain.iterations) == ("0.90", None)
+    # One of the two ways to say it replaces the other.
+    keep = ("method", "sparsity", "rate", "iterations")
+    assert dict(cell.another({"sparsity": "0.5"}, keep).parameters) == {
+        "method": "a",
+        "sparsity": "0.50",
+        "iterations": "3",
+    }
+    assert cell.another({"method": "b"}, keep).id == "b-r2.5-k3"
 
 
 def test_reported_keys_may_follow_axes(tmp_path: Path) -> None:
