@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
 
+from pytest_prunerob.compression.channels import without_channels
 from pytest_prunerob.errors import CompressionError
 
 
@@ -43,4 +45,9 @@ def rebuild(model: nn.Module, structure: Structure, *, inputs: tuple[int, int, i
     Raises:
         CompressionError: if the structure does not fit the network.
     """
-    raise CompressionError(f"{type(model).__name__} cannot be rebuilt with {structure} for inputs of shape {inputs}")
+    built = copy.deepcopy(model)
+    if structure.channels:
+        built = without_channels(built, structure.channels, inputs=inputs)
+    if structure.blocks or structure.activations is not None:
+        raise CompressionError(f"{type(model).__name__} cannot be rebuilt with {structure}")
+    return built
