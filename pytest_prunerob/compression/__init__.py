@@ -5,7 +5,7 @@ from pytest_prunerob.compression.amounts import parse_amount
 from pytest_prunerob.compression.masks import Masks, apply
 from pytest_prunerob.compression.method import CompressedModel, Method, Trainer
 from pytest_prunerob.compression.methods import METHODS, compress
-from pytest_prunerob.compression.schedules import halving
+from pytest_prunerob.compression.schedules import exponential, halving
 from pytest_prunerob.compression.structure import Structure, rebuild
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Trainer",
     "apply",
     "compress",
+    "exponential",
     "halving",
     "parse_amount",
     "rebuild",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 
 from torch import Tensor, nn
@@ -28,12 +28,14 @@ def prune(
     trainer: Trainer | None,
     tune: Tune | None = None,
     spare: bool = True,
+    only: Collection[str] | None = None,
 ) -> CompressedModel:
     """Prune a copy of ``model`` to each share of ``steps`` in turn, with fine-tuning after each.
 
     ``score(copy, name, weight)`` gives the scores of the units of the layer whose parameter is ``name``, in the
     shape of the units: ``weight`` itself for weights, (O, I) for kernels, (O,) for filters. ``tune``
-    replaces the trainer's fine-tuning. What is pruned is zero again afterwards whatever training does.
+    replaces the trainer's fine-tuning. What is pruned is zero again afterwards whatever training does. ``only`` are the
+    parameters that are pruned and counted, ``None`` for all that hold units.
 
     Raises:
         CompressionError: if the method does not apply to the network or a layer would be left empty.
@@ -43,7 +45,7 @@ def prune(
     if tune is None and trainer is not None:
         tune = trainer.fine_tune
     for step in steps:
-        weights = weights_of(pruned, unit, method)
+        weights = _chosen(weights_of(pruned, unit, method), only)
         kept = {name: kept_units(masks, name, weight, unit) for name, weight in weights.items()}
         scores: Mapping[str, Tensor] = {name: score(pruned, name, weight) for name, weight in weights.items()}
         chosen = weakest(scores, step, scope=scope, kept=kept, method=method, unit=unit, spare=spare)
@@ -53,6 +55,10 @@ def prune(
             tune(pruned, masks)
             apply(pruned, masks)
     pruned.eval()
-    names = weights_of(pruned, unit, method)
+    names = _chosen(weights_of(pruned, unit, method), only)
     requested = steps[-1] if steps else Fraction(0)
     return CompressedModel(pruned, masks, unit, requested, removed(pruned, unit, names), tuple(steps))
+
+
+def _chosen(weights: Mapping[str, Tensor], only: Collection[str] | None) -> dict[str, Tensor]:
+    return {name: weight for name, weight in weights.items() if only is None or name in only}

@@ -8,7 +8,7 @@ from fractions import Fraction
 import torch
 from torch import nn
 
-from pytest_prunerob.compression import filter_magnitude, global_magnitude
+from pytest_prunerob.compression import magnitude, nncf, random
 from pytest_prunerob.compression.amounts import parse_amount
 from pytest_prunerob.compression.masks import Masks
 from pytest_prunerob.compression.method import CompressedModel, Method, Trainer
@@ -18,8 +18,9 @@ from pytest_prunerob.errors import CompressionError, unknown
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        global_magnitude.METHOD,
-        filter_magnitude.METHOD,
+        *magnitude.METHODS,
+        *random.METHODS,
+        *nncf.METHODS,
     )
 }
 

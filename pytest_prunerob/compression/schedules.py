@@ -10,9 +10,32 @@ def halving(amount: Fraction) -> tuple[Fraction, ...]:
 
     Each step halves what is left (Merkle, Samsinger & Schöttle 2021, Sec. 3.3).
     """
+    return shrinking(amount, Fraction(1, 2))
+
+
+def shrinking(amount: Fraction, left: Fraction) -> tuple[Fraction, ...]:
+    """``1 - left``, ``1 - left²``, … below ``amount`` and then ``amount`` itself; empty for 0.
+
+    Each step leaves the share ``left`` (0 < left < 1) of what was left before.
+    """
     steps = []
-    left = Fraction(1, 2)
-    while 1 - left < amount:
-        steps.append(1 - left)
-        left /= 2
+    rest = left
+    while 1 - rest < amount:
+        steps.append(1 - rest)
+        rest *= left
     return (*steps, amount) if amount else ()
+
+
+def exponential(initial: Fraction, target: Fraction, steps: int) -> tuple[Fraction, ...]:
+    """``steps`` shares from ``initial`` to ``target`` of which each leaves the same part of what was left before.
+
+    The share left after step i of n is ``(1 - initial) · ((1 - target) / (1 - initial)) ^ (i / (n - 1))``, i from 0
+    (NNCF's exponential schedule); the ends are exact, the steps between them rounded to millionths. Where ``target`` is
+    not above ``initial``, or there is one step, that step is the target.
+    """
+    if steps == 1 or target <= initial:
+        return (target,)
+    left, ratio = float(1 - initial), float((1 - target) / (1 - initial))
+    inner = (1 - left * ratio ** (step / (steps - 1)) for step in range(1, steps - 1))
+    # No step may take more than the target, since what is pruned stays pruned.
+    return (initial, *(min(Fraction(round(share * 10**6), 10**6), target) for share in inner), target)
