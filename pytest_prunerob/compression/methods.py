@@ -8,7 +8,19 @@ from fractions import Fraction
 import torch
 from torch import nn
 
-from pytest_prunerob.compression import magnitude, nncf, random
+from pytest_prunerob.compression import (
+    activation_pruning,
+    compact,
+    dynamic_surgery,
+    lottery_ticket,
+    magnitude,
+    network_slimming,
+    nncf,
+    progressive,
+    random,
+    sparse_structure_selection,
+    sparsity_aware,
+)
 from pytest_prunerob.compression.amounts import parse_amount
 from pytest_prunerob.compression.masks import Masks
 from pytest_prunerob.compression.method import CompressedModel, Method, Trainer
@@ -21,6 +33,14 @@ METHODS: dict[str, Method] = {
         *magnitude.METHODS,
         *random.METHODS,
         *nncf.METHODS,
+        network_slimming.METHOD,
+        *sparse_structure_selection.METHODS,
+        dynamic_surgery.METHOD,
+        progressive.METHOD,
+        activation_pruning.METHOD,
+        sparsity_aware.METHOD,
+        *lottery_ticket.METHODS,
+        compact.METHOD,
     )
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from pytest_prunerob.compression.activations import with_largest
 from pytest_prunerob.compression.channels import without_channels
 from pytest_prunerob.errors import CompressionError
 
@@ -48,6 +49,8 @@ def rebuild(model: nn.Module, structure: Structure, *, inputs: tuple[int, int, i
     built = copy.deepcopy(model)
     if structure.channels:
         built = without_channels(built, structure.channels, inputs=inputs)
-    if structure.blocks or structure.activations is not None:
+    if structure.blocks:
         raise CompressionError(f"{type(model).__name__} cannot be rebuilt with {structure}")
+    if structure.activations is not None:
+        built = with_largest(built, structure.activations)
     return built
