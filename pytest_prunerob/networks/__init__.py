@@ -12,10 +12,19 @@ import torch
 from torch import nn
 
 from pytest_prunerob.errors import ModelError, unknown
+from pytest_prunerob.networks import imagenet
 from pytest_prunerob.networks.cnn import cnn
+from pytest_prunerob.networks.cnn5 import cnn5
+from pytest_prunerob.networks.densenet import densenet121, densenet_bc
+from pytest_prunerob.networks.hydra import cnn_large, cnn_small
+from pytest_prunerob.networks.lenet import lenet_5, lenet_300_100
+from pytest_prunerob.networks.mlp import mlp_100
+from pytest_prunerob.networks.mobilenet import mobilenet_v1
+from pytest_prunerob.networks.mobilenet_v2 import mobilenet_v2
 from pytest_prunerob.networks.preact import preact_resnet8, preact_resnet18
 from pytest_prunerob.networks.resnet import resnet18, resnet34, resnet50
 from pytest_prunerob.networks.resnet_cifar import resnet32, resnet38, resnet56
+from pytest_prunerob.networks.vgg import vgg11, vgg16, vgg19
 from pytest_prunerob.networks.wrn import wrn_16_4, wrn_28_4, wrn_28_10
 
 __all__ = ["NETWORKS", "Network", "build"]
@@ -66,6 +75,30 @@ NETWORKS: dict[str, Network] = {
         Network("wrn-16-4", wrn_16_4, "Zagoruyko & Komodakis 2016, arXiv:1605.07146"),
         Network("wrn-28-4", wrn_28_4, "Zagoruyko & Komodakis 2016, arXiv:1605.07146"),
         Network("wrn-28-10", wrn_28_10, "Zagoruyko & Komodakis 2016, arXiv:1605.07146"),
+        Network("vgg11", vgg11, "Simonyan & Zisserman 2015, arXiv:1409.1556, in its CIFAR form, with BN", least=32),
+        Network("vgg16", vgg16, "Simonyan & Zisserman 2015, arXiv:1409.1556, in its CIFAR form, with BN", least=32),
+        Network("vgg19", vgg19, "Simonyan & Zisserman 2015, arXiv:1409.1556, in its CIFAR form, with BN", least=32),
+        Network("mobilenet-v1", mobilenet_v1, "Howard et al. 2017, arXiv:1704.04861, in its CIFAR form"),
+        Network("mobilenet-v2", mobilenet_v2, "Sandler et al. 2018, arXiv:1801.04381, in its CIFAR form"),
+        Network("densenet121", densenet121, "Huang et al. 2017, arXiv:1608.06993, in its CIFAR form", least=8),
+        Network("densenet-bc", densenet_bc, "Huang et al. 2017, arXiv:1608.06993: L = 100, k = 12", least=4),
+        Network("cnn5", cnn5, "Merkle et al. 2021, arXiv:2108.08560, and their code", least=12),
+        Network("lenet-300-100", lenet_300_100, "LeCun et al. 1998; with ReLU as in Han et al. 2015, arXiv:1506.02626"),
+        Network("lenet-5", lenet_5, "LeCun et al. 1998; in Caffe's form, as in Han et al. 2015", least=16),
+        Network(
+            "cnn-small", cnn_small, "Sehwag et al. 2020 (HYDRA), after Wong et al. 2018, arXiv:1805.12514", least=4
+        ),
+        Network(
+            "cnn-large", cnn_large, "Sehwag et al. 2020 (HYDRA), after Wong et al. 2018, arXiv:1805.12514", least=4
+        ),
+        Network("mlp-100", mlp_100, "Gorsline et al. 2021, arXiv:2105.00227; the activation is ours"),
+        Network("imagenet-alexnet", imagenet.alexnet, "torchvision: alexnet", least=63, channels=3),
+        Network("imagenet-vgg16-bn", imagenet.vgg16_bn, "torchvision: vgg16_bn", least=32, channels=3),
+        Network("imagenet-resnet18", imagenet.resnet18, "torchvision: resnet18", channels=3),
+        Network("imagenet-resnet50", imagenet.resnet50, "torchvision: resnet50", channels=3),
+        Network("imagenet-mobilenet-v2", imagenet.mobilenet_v2, "torchvision: mobilenet_v2", channels=3),
+        Network("imagenet-densenet121", imagenet.densenet121, "torchvision: densenet121", least=29, channels=3),
+        Network("imagenet-inception-v3", imagenet.inception_v3, "torchvision: inception_v3", least=75, channels=3),
     )
 }
 
