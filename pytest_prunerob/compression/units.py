@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -27,7 +27,7 @@ def weights_of(model: nn.Module, unit: MaskUnit, method: str) -> dict[str, Tenso
     """
     if unit == "weights":
         found: Mapping[str, Tensor] = prunable_weights(model)
-        wanted = "convolution or linear weights"
+        wanted = "convolutions or linear layers"
     else:
         found = {f"{name}.weight": layer.weight for name, layer in convolutions(model).items()}
         wanted = "convolutions"
@@ -88,7 +88,7 @@ def kept_units(masks: Masks, name: str, weight: Tensor, unit: MaskUnit) -> Tenso
     return each(whole, unit).any(dim=-1)
 
 
-def removed(model: nn.Module, unit: MaskUnit, names: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+def removed(model: nn.Module, unit: MaskUnit, names: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Measured on ``model``: by layer, how many units are zero throughout and how many there are."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     zero = {name: each(parameters[name].detach() == 0, unit).all(dim=-1) for name in names}

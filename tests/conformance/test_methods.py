@@ -41,7 +41,9 @@ def build(dense: nn.Module, data: Dataset) -> Build:
     def make(name: str, *, seed: int = 0, again: bool = False) -> CompressedModel:
         if again or (name, seed) not in kept:
             trainer = QuickTrainer(data)
-            made = compress(dense, method=name, amount=AMOUNT, data=data, seed=seed, trainer=trainer)
+            # Every step of a method that trains is a whole training: two are enough here.
+            steps = 2 if METHODS[name].trains and METHODS[name].iterations else None
+            made = compress(dense, method=name, amount=AMOUNT, data=data, seed=seed, trainer=trainer, iterations=steps)
             if again:
                 return made
             kept[name, seed] = made
@@ -69,7 +71,8 @@ def test_what_is_asked_is_what_is_measured(name: str, build: Build) -> None:
             assert gone == min(math.ceil(AMOUNT * total), total - 1), layer
     else:
         gone, total = (sum(column) for column in zip(*found.layers.values(), strict=True))
-        assert abs(gone - AMOUNT * total) <= 1
+        # Parameters go by whole channels: 3 % is the step between two widths of this network.
+        assert abs(gone - AMOUNT * total) <= (Fraction(3, 100) * total if found.unit == "parameters" else 1)
         assert found.achieved == Fraction(gone, total)
     assert all(gone < total or total == 1 for gone, total in found.layers.values())
 

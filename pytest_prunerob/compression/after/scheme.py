@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
 from torch import nn
 
 from pytest_prunerob.compression.method import CompressedModel, Trainer
+from pytest_prunerob.compression.units import DIMENSIONS, removed
 from pytest_prunerob.datasets import Dataset
+from pytest_prunerob.errors import CompressionError
 
 
 class Finish(Protocol):
@@ -45,3 +47,19 @@ class Scheme:
     finish: Finish | None = None
     data: bool = False
     trains: bool = False
+
+
+def given(trainer: Trainer | None, name: str) -> Trainer:
+    """``trainer``, which the scheme ``name`` cannot do without; raises ``CompressionError`` if there is none."""
+    if trainer is None:
+        raise CompressionError(f"{name} trains the network: name a training, such as cells(training='standard')")
+    return trainer
+
+
+def measured(compressed: CompressedModel) -> CompressedModel:
+    """``compressed`` with its zero weights, kernels or filters counted anew; other units are no matter of zeros."""
+    for unit in DIMENSIONS:
+        if unit == compressed.unit:
+            names = {name if name == "weight" else f"{name}.weight" for name in compressed.layers}
+            return replace(compressed, layers=removed(compressed.model, unit, names))
+    return compressed
