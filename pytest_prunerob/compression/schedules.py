@@ -37,5 +37,5 @@ def exponential(initial: Fraction, target: Fraction, steps: int) -> tuple[Fracti
         return (target,)
     left, ratio = float(1 - initial), float((1 - target) / (1 - initial))
     inner = (1 - left * ratio ** (step / (steps - 1)) for step in range(1, steps - 1))
-    # No step may take more than the target, since what is pruned stays pruned.
-    return (initial, *(min(Fraction(round(share * 10**6), 10**6), target) for share in inner), target)
+    # Rounding must not lead beyond the target: what is pruned stays pruned.
+    return (initial, *(min(max(Fraction(round(share * 10**6), 10**6), initial), target) for share in inner), target)

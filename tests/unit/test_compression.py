@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from pytest_prunerob import facts
-from pytest_prunerob.compression import METHODS, Masks, apply, compress, halving, parse_amount
+from pytest_prunerob.compression import METHODS, Masks, apply, compress, exponential, halving, parse_amount
 from pytest_prunerob.errors import CompressionError
 from pytest_prunerob.networks import build
+from tests.conformance.quick import residual
 
 
 def network(name: str) -> nn.Module:
+    if name == "residual":
+        return residual()
     return build(name, inputs=(1, 8, 8) if name == "cnn" else (3, 32, 32), classes=10, seed=0)
 
 
@@ -26,21 +29,43 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def units(model: nn.Module, unit: str) -> int:
-    layers = facts.convolutions(model).values() if unit == "filters" else ()
-    prunable = sum(weight.numel() for weight in facts.prunable_weights(model).values())
-    return sum(len(layer.weight) for layer in layers) or prunable
+# The nine methods of Merkle et al., and which layers' units they count.
+NINE = [
+    *("global-magnitude", "local-magnitude", "local-random"),
+    *("kernel-global-magnitude", "kernel-local-magnitude", "kernel-local-random"),
+    *("filter-l1", "filter-local-magnitude", "filter-local-random"),
+]
+DIMENSIONS = {"weights": 4, "kernels": 2, "filters": 1}
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18"])
-@pytest.mark.parametrize("method", sorted(METHODS))
+def units(model: nn.Module, unit: str) -> dict[str, int]:
+    """By layer, how many units it has."""
+    if unit == "weights":
+        return {name: weight.numel() for name, weight in facts.prunable_weights(model).items()}
+    layers = facts.convolutions(model)
+    return {f"{name}.weight": math.prod(layer.weight.shape[: DIMENSIONS[unit]]) for name, layer in layers.items()}
+
+
+def expected(model: nn.Module, method: str, amount: Fraction) -> int:
+    """How many units of ``model`` are to go."""
+    counts = units(model, METHODS[method].unit).values()
+    if METHODS[method].scope == "global":
+        return math.ceil(amount * sum(counts))
+    return sum(min(math.ceil(amount * count), count - 1) for count in counts)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [*((method, "cnn") for method in NINE), *((method, "residual") for method in NINE[::3])]
+)
 def test_a_method_prunes_what_is_asked_to_the_unit(method: str, name: str) -> None:
     dense = network(name)
     before = state(dense)
     sparsity, unit = Fraction("0.83"), METHODS[method].unit
     pruned = compress(dense, method=method, amount=sparsity)
-    total = units(dense, unit)
-    assert facts.sparsity(pruned.model, unit=unit) == pruned.achieved == Fraction(math.ceil(sparsity * total), total)
+    counts = units(dense, unit)
+    assert pruned.achieved == Fraction(expected(dense, method, sparsity), sum(counts.values()))
+    assert unit == "kernels" or facts.sparsity(pruned.model, unit=unit) == pruned.achieved  # type: ignore[arg-type]
+    assert {f"{layer}.weight": total for layer, (_, total) in pruned.layers.items()} == counts
     assert pruned.steps == (Fraction(1, 2), Fraction(3, 4), sparsity)
     assert same(state(dense), before)
     assert same(state(compress(dense, method=method, amount=sparsity).model), state(pruned.model))
@@ -51,7 +76,7 @@ def test_a_method_prunes_what_is_asked_to_the_unit(method: str, name: str) -> No
     assert not any(module.training for module in pruned.model.modules())
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", NINE)
 def test_what_is_pruned_stays_pruned_whatever_fine_tuning_does(method: str) -> None:
     seen: list[Masks] = []
 
@@ -69,11 +94,12 @@ def test_what_is_pruned_stays_pruned_whatever_fine_tuning_does(method: str) -> N
     pruned = compress(network("cnn"), method=method, amount="0.80", trainer=SimpleNamespace(fine_tune=revive))  # type: ignore[arg-type]
     assert len(seen) == 3
     assert pruned.masks.kept.keys() == seen[-1].kept.keys()
-    total = units(pruned.model, METHODS[method].unit)
     weights = [kept for key, kept in pruned.masks.kept.items() if key.endswith("weight")]
-    if METHODS[method].unit == "filters":
-        weights = [kept.flatten(1).any(dim=1) for kept in weights]
-    assert sum(int((~kept).sum()) for kept in weights) == math.ceil(Fraction("0.80") * total)
+    if METHODS[method].unit != "weights":
+        dimensions = DIMENSIONS[METHODS[method].unit]
+        weights = [kept.flatten(dimensions).any(dim=dimensions) for kept in weights]
+    gone = sum(int((~kept).sum()) for kept in weights)
+    assert gone == expected(pruned.model, method, Fraction("0.80"))
     assert not pruned.model.training
 
 
@@ -108,6 +134,59 @@ def test_filter_l1_ranks_by_mean_magnitude_and_leaves_each_layer_a_filter() -> N
         assert masks.kept.keys() == {"0.weight", "0.bias", "1.weight", "1.bias"}
     with pytest.raises(CompressionError, match=r"means 5 of 6 filters, but each of the 2 .* at most 4 can go"):
         compress(model, method="filter-l1", amount=Fraction(5, 6))
+
+
+def test_a_kernel_is_the_weights_from_one_channel_to_another() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 2, 2), nn.Conv2d(2, 1, 1))
+    with torch.no_grad():
+        sizes = torch.tensor([[0.5, 0.2], [0.1, 0.4]]).reshape(2, 2, 1, 1)
+        model[0].weight.copy_(sizes * torch.tensor([[0.0, 1.0], [-2.0, 1.0]]))
+        model[1].weight.copy_(torch.tensor([0.45, 0.3]).reshape(1, 2, 1, 1))
+    # Mean magnitudes 0.5, 0.2, 0.1, 0.4 and 0.45, 0.3; the best of a layer stays.
+    for method, count, first, second in (
+        ("kernel-global-magnitude", 3, [[True, False], [False, True]], [[True, False]]),
+        ("kernel-global-magnitude", 4, [[True, False], [False, False]], [[True, False]]),
+        ("kernel-local-magnitude", 3, [[True, False], [False, True]], [[True, False]]),
+    ):
+        masks = compress(model, method=method, amount=Fraction(count, 6)).masks.kept
+        assert masks["0.weight"].tolist() == [[[[keep] * 2] * 2 for keep in row] for row in first]
+        assert masks["1.weight"].flatten(1).tolist() == second
+        assert masks.keys() == {"0.weight", "1.weight"}
+    with pytest.raises(CompressionError, match=r"means 5 of 6 kernels, but each of the 2 .* at most 4 can go"):
+        compress(model, method="kernel-global-magnitude", amount=Fraction(5, 6))
+
+
+def test_a_local_method_takes_the_share_of_each_layer_but_leaves_it_one_unit() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 8, 1), nn.Flatten(), nn.Linear(8, 2))
+    for method, layers in {
+        "filter-local-magnitude": {"0": (3, 4), "1": (7, 8)},
+        "filter-local-random": {"0": (3, 4), "1": (7, 8)},
+        "kernel-local-magnitude": {"0": (3, 4), "1": (31, 32)},
+        "kernel-local-random": {"0": (3, 4), "1": (31, 32)},
+        "local-magnitude": {"0": (3, 4), "1": (31, 32), "3": (15, 16)},
+        "local-random": {"0": (3, 4), "1": (31, 32), "3": (15, 16)},
+    }.items():
+        pruned = compress(model, method=method, amount="0.99")
+        assert pruned.layers == layers
+        assert (pruned.requested, pruned.achieved) == (
+            Fraction("0.99"),
+            Fraction(sum(gone for gone, _ in layers.values()), sum(total for _, total in layers.values())),
+        )
+    thirds = compress(model, method="filter-local-magnitude", amount="1/3").layers
+    assert thirds == {"0": (2, 4), "1": (3, 8)}
+
+
+def test_a_lot_does_not_look_at_weights_and_spares_none_more_often() -> None:
+    model, other = (nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)) for _ in range(2))
+    gone = torch.zeros(2, 8)
+    for seed in range(100):
+        masks = compress(model, method="filter-local-random", amount="3/4", seed=seed).masks.kept
+        gone += torch.stack([~masks[f"{layer}.bias"] for layer in (0, 1)])
+    again = compress(other, method="filter-local-random", amount="3/4", seed=seed).masks.kept
+    assert same(dict(again), dict(masks))
+    # 75 of 100 on average, with a standard deviation of 4.3; the layers are drawn independently of each other.
+    assert bool(((gone > 75 - 4 * 4.3) & (gone < 75 + 4 * 4.3)).all())
+    assert not torch.equal(masks["0.bias"], masks["1.bias"])
 
 
 def test_a_pruned_filter_is_a_dead_channel_after_batch_normalisation() -> None:
@@ -168,6 +247,19 @@ def test_the_schedule_halves_what_is_left_and_lands_on_the_target() -> None:
         assert halving(Fraction(text)) == tuple(Fraction(step) for step in steps)
 
 
+def test_the_exponential_schedule_leaves_the_same_part_in_each_step() -> None:
+    steps = exponential(Fraction("0.1"), Fraction("0.5"), 5)
+    # NNCF's 1 - 0.9 · (0.5 / 0.9) ^ (i / 4).
+    assert steps == tuple(Fraction(text) for text in ("0.1", "0.222994", "0.32918", "0.420854", "0.5"))
+    assert exponential(Fraction("0.1"), Fraction("0.9"), 2) == (Fraction("0.1"), Fraction("0.9"))
+    assert exponential(Fraction("0.1"), Fraction("0.9"), 1) == (Fraction("0.9"),)
+    assert exponential(Fraction("0.1"), Fraction("0.1"), 5) == (Fraction("0.1"),)
+    assert exponential(Fraction("0.1"), Fraction("0.05"), 5) == (Fraction("0.05"),)
+    # Rounded to millionths, the steps between would pass the ends.
+    low, high = Fraction("0.10000060"), Fraction("0.10000065")
+    assert exponential(low, high, 4) == (low, high, high, high)
+
+
 @pytest.mark.parametrize(
     ("value", "exact"),
     [("0.90", Fraction(9, 10)), (0.9, Fraction(9, 10)), (0, Fraction(0)), ("1/3", Fraction(1, 3))],
@@ -206,9 +298,9 @@ def test_networks_without_prunable_units_and_unknown_methods_are_refused() -> No
         CompressionError, match=r"filters of convolutions and Sequential has none; allowed here are .*, such as glob"
     ):
         compress(linear, method="filter-l1", amount="0.5")
-    with pytest.raises(CompressionError, match="0 of 0 convolution and linear weights"):
+    with pytest.raises(CompressionError, match="prunes the weights of convolutions or linear layers and ReLU has none"):
         compress(nn.ReLU(), method="global-magnitude", amount="0.5")
-    with pytest.raises(CompressionError, match="640 of 640 convolution and linear weights"):
+    with pytest.raises(CompressionError, match="640 of 640 weights, but at least one must stay"):
         compress(linear, method="global-magnitude", amount="0.9999")
     with pytest.raises(CompressionError, match=r"unknown compression method 'filter-l2': .* did you mean 'filter-l1'"):
         compress(linear, method="filter-l2", amount="0.5")
