@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from pytest_prunerob import compression, datasets, networks, trainers, training
 from pytest_prunerob.budget import Budget
 from pytest_prunerob.cells import Cell
-from pytest_prunerob.compression import AFTER, METHODS, Scheme, Structure, compress, rebuild
+from pytest_prunerob.compression import AFTER, METHODS, Method, Scheme, Structure, compress, rebuild
+from pytest_prunerob.compression.channels import EXTRA
 from pytest_prunerob.datasets import Dataset, Splits
 from pytest_prunerob.errors import CellsError, CompressionError, DatasetError, StoreError, unknown
 from pytest_prunerob.fingerprint import digest, fingerprint, sources
@@ -67,12 +68,20 @@ class Builder:
         """The network of ``cell`` as training would find it."""
         return self._network(cell, self._train(cell)).eval()
 
-    def early(self, cell: Cell, share: Fraction) -> Mapping[str, Tensor]:
-        """The state dict of the dense model of ``cell`` after ``share`` (0 to 1) of its training."""
-        if "network" not in cell.parameters:
-            raise CompressionError("the weights of the dense model early in its training: it was not trained here")
+    def early(self, cell: Cell, dense: nn.Module, share: Fraction) -> Mapping[str, Tensor]:
+        """The state dict of ``dense`` after ``share`` (0 to 1) of its training, of one epoch at least if not of none.
+
+        Raises:
+            CompressionError: if ``dense`` is not the model that ``cell`` trains.
+        """
+        # A fixture may have put another network in its place, for which these weights would mean nothing.
+        if "network" not in cell.parameters or fingerprint(self.dense(cell)) != fingerprint(dense):
+            raise CompressionError(
+                "rewinding needs the dense model early in its training, and this one was not trained here; allowed is "
+                "a dense model of cells(network=..., training=...)"
+            )
         how = recipe(cell.training, dataset=cell.dataset)
-        until = round(how.epochs * share)
+        until = max(1, round(how.epochs * share)) if share else 0
         train = self._train(cell)
         if until == 0:
             return self._network(cell, train).state_dict()
@@ -94,7 +103,7 @@ class Builder:
         follows = scheme(cell)
         method = METHODS[cell.method]
         what = f"{cell.method} {cell.amount_text}"
-        trainer = self._trainer(cell, train, follows, f"pruning to {what}") if train is not None else None
+        trainer = self._trainer(cell, dense, train, follows, f"pruning to {what}") if train is not None else None
         material = {
             "schema": SCHEMA,
             "kind": "model",
@@ -107,7 +116,7 @@ class Builder:
             "data": train.digest if train is not None else None,
             "seed": cell.seed,
             "torch": version("torch"),
-            "library": version(method.library) if method.library is not None else None,
+            "library": _installed(method),
             "sources": sources(compression, training, trainers),
         }
 
@@ -139,7 +148,7 @@ class Builder:
 
         return self._kept(network, material, f"the model pruned by {what}", build)
 
-    def _trainer(self, cell: Cell, train: Dataset, follows: Scheme, label: str) -> CellTrainer:
+    def _trainer(self, cell: Cell, dense: nn.Module, train: Dataset, follows: Scheme, label: str) -> CellTrainer:
         return CellTrainer(
             data=train,
             dataset=cell.dataset,
@@ -150,7 +159,7 @@ class Builder:
             progress=self.progress,
             label=label,
             report=self.report,
-            dense_early=lambda share: self.early(cell, share),
+            dense_early=lambda share: self.early(cell, dense, share),
         )
 
     def _kept(
@@ -212,6 +221,16 @@ class Builder:
             "torch": version("torch"),
             "sources": sources(training, networks),
         }
+
+
+def _installed(method: Method) -> str | None:
+    """The version of the optional library of ``method``; raises ``CompressionError`` if it is not there."""
+    try:
+        return version(method.library) if method.library is not None else None
+    except PackageNotFoundError as error:
+        raise CompressionError(
+            f"{method.name} needs {method.library}: pip install 'pytest-prunerob[{EXTRA}]'"
+        ) from error
 
 
 def check_names(cell: Cell, axes: tuple[str, ...]) -> None:

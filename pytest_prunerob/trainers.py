@@ -60,9 +60,10 @@ class CellTrainer:
         after_step: AfterStep | None = None,
         adversarial: bool = False,
     ) -> None:
-        """Train for ``epochs`` times the epochs of the recipe."""
+        """Train for ``epochs`` times the epochs of the recipe; its milestones move with them."""
         how = self.recipes()["adversarial" if adversarial else "training"]
-        self._fit(model, masks, replace(how, epochs=max(1, round(how.epochs * epochs))), penalty, after_step)
+        count, milestones = max(1, round(how.epochs * epochs)), tuple(round(at * epochs) for at in how.milestones)
+        self._fit(model, masks, replace(how, epochs=count, milestones=milestones), penalty, after_step)
 
     def fresh(self, model: nn.Module) -> None:
         """New random weights by the seed."""
