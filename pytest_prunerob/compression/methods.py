@@ -18,8 +18,10 @@ from pytest_prunerob.compression import (
     nncf,
     progressive,
     random,
+    single_elements,
     sparse_structure_selection,
     sparsity_aware,
+    structures,
 )
 from pytest_prunerob.compression.amounts import parse_amount
 from pytest_prunerob.compression.masks import Masks
@@ -41,6 +43,8 @@ METHODS: dict[str, Method] = {
         sparsity_aware.METHOD,
         *lottery_ticket.METHODS,
         compact.METHOD,
+        *structures.METHODS,
+        *single_elements.METHODS,
     )
 }
 

@@ -95,7 +95,7 @@ def _found(model: nn.Module) -> list[tuple[Block, fx.Node]]:
     owners = Counter(id(parameter) for parameter in attributes.values())
     found: list[tuple[fx.Node, fx.Node, list[fx.Node], tuple[str, ...]]] = []
     for node in graph.nodes:
-        for branch, inside in _branches(node):
+        for branch, inside in _branches(node, modules):
             targets = [str(one.target) for one in inside if one.op in ("call_module", "get_attr")]
             named = {target: _parameters_of(target, modules, attributes) for target in targets}
             names = tuple(name for own in named.values() for name in own)
@@ -115,7 +115,7 @@ def _found(model: nn.Module) -> list[tuple[Block, fx.Node]]:
     return result
 
 
-def _branches(node: fx.Node) -> list[tuple[fx.Node, list[fx.Node]]]:
+def _branches(node: fx.Node, modules: Mapping[str, nn.Module]) -> list[tuple[fx.Node, list[fx.Node]]]:
     """The last node of the branch and all its nodes, if ``node`` adds a branch to the very tensor it has read."""
     if node.target not in ADDITIONS or node.kwargs or len(node.args) != 2:
         return []
@@ -123,7 +123,7 @@ def _branches(node: fx.Node) -> list[tuple[fx.Node, list[fx.Node]]]:
     if not isinstance(one, fx.Node) or not isinstance(other, fx.Node):
         return []
     for shortcut, branch in ((one, other), (other, one)):
-        inside = _between(_behind_identities(shortcut), branch)
+        inside = _between(_behind_identities(shortcut, modules), branch)
         if inside and all(user is node or user in inside for one in inside for user in one.users):
             order = list(node.graph.nodes)
             return [(branch, sorted(inside, key=order.index))]
@@ -146,16 +146,11 @@ def _between(source: fx.Node, last: fx.Node) -> set[fx.Node]:
     return inside if reached else set()
 
 
-def _behind_identities(node: fx.Node) -> fx.Node:
+def _behind_identities(node: fx.Node, modules: Mapping[str, nn.Module]) -> fx.Node:
     """What ``node`` hands on unchanged: an ``nn.Identity`` is its input."""
-    while node.op == "call_module" and isinstance(_module(node), nn.Identity):
+    while node.op == "call_module" and isinstance(modules[str(node.target)], nn.Identity):
         (node,) = node.all_input_nodes
     return node
-
-
-def _module(node: fx.Node) -> nn.Module | None:
-    root = node.graph.owning_module
-    return None if root is None else root.get_submodule(str(node.target))
 
 
 def _parameters_of(target: str, modules: Mapping[str, nn.Module], attributes: Mapping[str, nn.Parameter]) -> list[str]:
