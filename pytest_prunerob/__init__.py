@@ -12,6 +12,7 @@ from pytest_prunerob.cells import Cell, cells
 from pytest_prunerob.claims import within
 from pytest_prunerob.curves import critical_strength
 from pytest_prunerob.flips import flips
+from pytest_prunerob.latency import latency_ratio
 from pytest_prunerob.plans import (
     apgd,
     autoattack,
@@ -63,6 +64,7 @@ __all__ = [
     "flips",
     "fmn",
     "jsma",
+    "latency_ratio",
     "load_reference",
     "load_state",
     "momentum",

@@ -6,14 +6,12 @@ knows the engine only as the ``Evaluation`` protocol.
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, overload
 
+from pytest_prunerob.decimals import SUPPORTED_FORM, decimal, exact
 from pytest_prunerob.errors import ClaimError, unknown
 from pytest_prunerob.plans import Plan
 from pytest_prunerob.plans.corruption import by_kind
@@ -25,7 +23,10 @@ if TYPE_CHECKING:
     from pytest_prunerob.scores import Score
     from pytest_prunerob.verdicts import Verdict
 
-_SUPPORTED_FORM = "quantities support + - and * with numbers, such as 'pruned.accuracy() - dense.accuracy() >= -0.02'"
+# What is measured on the network itself, anew in every test: nothing of it is stored, and no attack is needed.
+OF_WEIGHTS = ("sparsity", "parameters", "nonzeros", "size_bytes")
+OF_FORWARDS = ("flops", "latency", "latency_ratio")
+FACTS = (*OF_WEIGHTS, *OF_FORWARDS)
 
 
 class Evaluation(Protocol):
@@ -73,6 +74,8 @@ class Measure:
             return f"transfer({', '.join([self.subjects[1].role, self.subjects[0].role, *arguments])})"
         if self.metric in ("security_curve", "critical_strength"):
             return self._at_strengths
+        if self.metric == "latency_ratio":
+            return f"latency_ratio({', '.join([*(subject.role for subject in self.subjects), *arguments])})"
         if len(self.subjects) == 2:
             owner = f"flips({self.subjects[0].role}, {self.subjects[1].role})"
         else:
@@ -145,7 +148,7 @@ class Quantity:
 
     def __mul__(self, other: object) -> Quantity:
         if isinstance(other, Quantity):
-            raise TypeError(f"a product of two quantities is not linear; {_SUPPORTED_FORM}")
+            raise TypeError(f"a product of two quantities is not linear; {SUPPORTED_FORM}")
         factor = exact(other)
         terms = tuple((measure, value * factor) for measure, value in self.terms if factor)
         return Quantity(self.evaluation, terms, self.constant * factor)
@@ -174,7 +177,7 @@ class Quantity:
         raise TypeError(f"'{self.text} != ...' is not supported: use a comparison such as '<' or within(...)")
 
     def _unsupported(self, *_: object) -> NoReturn:
-        raise TypeError(f"this operation is not supported on '{self.text}': {_SUPPORTED_FORM}")
+        raise TypeError(f"this operation is not supported on '{self.text}': {SUPPORTED_FORM}")
 
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _unsupported
     __divmod__ = __rdivmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = _unsupported
@@ -300,7 +303,7 @@ class Claim:
             subject
             for difference in self.differences
             for measure, _ in difference.terms
-            if measure.metric not in ("sparsity", "parameters", "size_bytes")
+            if measure.metric not in OF_WEIGHTS
             for subject in measure.subjects
         ]
 
@@ -391,8 +394,13 @@ class Subject:
         return clever_score(self, norm=norm, radius=radius, batches=batches, batch_size=batch_size, targets=targets)
 
     def sparsity(self, unit: str = "weights", scope: str = "prunable") -> Quantity:
-        """Share of units that are exactly zero; ``unit`` "weights" or "filters", ``scope`` "prunable" or "all"."""
-        for value, allowed, kind in ((unit, ("weights", "filters"), "unit"), (scope, ("prunable", "all"), "scope")):
+        """Share of units that are exactly zero.
+
+        ``unit``: "weights", or parts of convolutions that are zero throughout: "kernels" ``W[o, i]``, "filters"
+        ``W[o]``, "channels" ``W[:, i]``. ``scope``: "prunable" (the weights of convolutions and linear layers) or "all"
+        (every parameter), which makes a difference for weights alone.
+        """
+        for value, allowed, kind in ((unit, _UNITS, "unit"), (scope, ("prunable", "all"), "scope")):
             if value not in allowed:
                 raise ClaimError(unknown(f"sparsity {kind}", value, allowed))
         return self._quantity("sparsity", options=(("unit", unit), ("scope", scope)))
@@ -401,9 +409,29 @@ class Subject:
         """Number of parameters, zeros included."""
         return self._quantity("parameters")
 
-    def size_bytes(self) -> Quantity:
-        """Bytes of the state dict as a safetensors file."""
-        return self._quantity("size_bytes")
+    def nonzeros(self) -> Quantity:
+        """Number of parameters that are not exactly zero."""
+        return self._quantity("nonzeros")
+
+    def flops(self) -> Quantity:
+        """Operations of one forward of the first sample, a multiplication and its addition as two; zeros count."""
+        return self._quantity("flops")
+
+    def latency(self, batch_size: int = 64, runs: int = 100) -> Quantity:
+        """Mean time of a forward of ``batch_size`` samples in milliseconds, over ``runs`` of them after a warm-up.
+
+        Claims are judged by the confidence interval of the mean on this machine; across models prefer
+        :func:`pytest_prunerob.latency_ratio`.
+        """
+        from pytest_prunerob.latency import latency
+
+        return latency(self, batch_size, runs)
+
+    def size_bytes(self, form: str = "dense") -> Quantity:
+        """Bytes of the state dict as a safetensors file, or ("compressed") of that file compressed by zlib."""
+        if form not in _FORMS:
+            raise ClaimError(unknown("form of size_bytes", form, _FORMS))
+        return self._quantity("size_bytes", options=(("form", form),))
 
     def _quantity(self, metric: str, plan: Plan | None = None, options: tuple[tuple[str, str], ...] = ()) -> Quantity:
         return Quantity(self.evaluation, ((Measure(metric, (self,), plan, options), Fraction(1)),))
@@ -416,41 +444,12 @@ def no_such_quantity(kind: str, owner: object, name: str) -> AttributeError:
     return AttributeError(unknown(kind, name, (own for own in dir(type(owner)) if not own.startswith("_"))))
 
 
-def exact(value: object) -> Fraction:
-    """``value`` as an exact number: 0.03 is 3/100, as it was written.
-
-    Raises:
-        TypeError: where it is no finite real number.
-    """
-    if isinstance(value, bool) or not isinstance(value, (numbers.Real, Decimal)):
-        raise TypeError(f"{value!r} is no number; {_SUPPORTED_FORM}")
-    if isinstance(value, (int, Fraction)):
-        return Fraction(value)
-    if not math.isfinite(value):
-        raise TypeError(f"{value!r} is not finite")
-    return Fraction(value) if isinstance(value, Decimal) else Fraction(repr(float(value)))
-
-
-def decimal(value: Fraction) -> str:
-    """``value`` as a decimal where that is exact, else as a fraction."""
-    rest, places = value.denominator, 0
-    for prime in (2, 5):
-        power = 0
-        while rest % prime == 0:
-            rest, power = rest // prime, power + 1
-        places = max(places, power)
-    if rest != 1:
-        return str(value)
-    # By whole numbers: a Decimal would round to its context's 28 digits.
-    digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}d}"
-    text = f"{digits[: len(digits) - places]}.{digits[len(digits) - places :]}" if places else digits
-    return f"-{text}" if value < 0 else text
-
-
 def _signed(sign: Fraction, text: str) -> str:
     return f"- {text}" if sign < 0 else f"+ {text}"
 
 
+_UNITS = ("weights", "kernels", "filters", "channels")
+_FORMS = ("dense", "compressed")
 _PLANS = {
     "fixed": "a plan with ε, such as autoattack(...)",
     "minimum": "a minimum-norm plan, such as fmn(...)",

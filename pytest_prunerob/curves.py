@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pytest_prunerob.claims import Measure, Quantity, Subject, decimal, exact, plan_of_kind
+from pytest_prunerob.claims import Measure, Quantity, Subject, plan_of_kind
+from pytest_prunerob.decimals import decimal, exact
 from pytest_prunerob.errors import ClaimError, unknown
 from pytest_prunerob.plans import Number, Plan
 from pytest_prunerob.plans.plan import positive

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import inf
-from typing import cast
 
-from pytest_prunerob import facts, metrics
+from pytest_prunerob import metrics
 from pytest_prunerob.adequacy.distances import undercut
 from pytest_prunerob.auditing import audited
-from pytest_prunerob.claims import Claim, Measure, Quantity, Subject
+from pytest_prunerob.claims import FACTS, OF_FORWARDS, Claim, Measure, Quantity, Subject
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.errors import BudgetSpentError, ClaimError, PrunerobError
+from pytest_prunerob.factsheet import Factsheet
 from pytest_prunerob.known import Known, settled
 from pytest_prunerob.ledger import Cost, Kind
 from pytest_prunerob.measurement import Bench, Measurement, Prepared
@@ -94,6 +94,7 @@ class TestEvaluation:
 
     def __post_init__(self) -> None:
         self.spent_before = self.bench.cost
+        self.facts = Factsheet(self.bench, self.confidence)
 
     def subject(self, model: object, data: Dataset, role: str) -> Subject:
         """The subject ``model`` on ``data`` in ``role``.
@@ -285,9 +286,11 @@ class TestEvaluation:
                 settle = "the number as it was measured, or the number of samples that it was measured on"
                 return Known(-inf, inf, distrust=number.impossible, value=number.value, settle=settle)
             return Known(number.low, number.high, value=number.value)
-        if measure.metric in ("sparsity", "parameters", "size_bytes"):
-            value = self._fact(measure)
-            return Known(value, value)
+        if measure.metric in FACTS:
+            wrong = self._problem(measure, "error") if measure.metric in OF_FORWARDS else ""
+            if wrong:
+                return Known(-inf, inf, complete=False, error=wrong)
+            return self.facts.known(measure, [self._of(subject) for subject in measure.subjects])
         error = self._problem(measure, "error")
         if error:
             return Known(Fraction(0), Fraction(1), len(self._of(measure.subjects[0]).data), error=error)
@@ -406,13 +409,6 @@ class TestEvaluation:
             correct = set(prepared.correct())
             flags.append([position in correct for position in range(len(prepared.data))])
         return metrics.populations(flags[0], flags[1])
-
-    def _fact(self, measure: Measure) -> Fraction:
-        module = self._of(measure.subjects[0]).loaded.module
-        if measure.metric == "sparsity":
-            return facts.sparsity(module, **cast("dict[str, facts.Unit]", dict(measure.options)))  # type: ignore[arg-type]
-        count = facts.parameters if measure.metric == "parameters" else facts.size_bytes
-        return Fraction(count(module))
 
     def _problem(self, measure: Measure, level: str, subjects: Sequence[Subject] | None = None) -> str:
         """The findings of ``level`` about the subjects of ``measure`` (or those given), in one sentence."""

@@ -18,6 +18,7 @@ from typing import Any
 from pytest_prunerob.claims import Claim, Distance, Measure, Quantity, Reported, Subject, within
 from pytest_prunerob.errors import ClaimError, GrammarError, InputError, unknown
 from pytest_prunerob.flips import Flips, flips
+from pytest_prunerob.latency import latency_ratio
 from pytest_prunerob.plans import Plan
 from pytest_prunerob.reported import Number
 from pytest_prunerob.scores import Score
@@ -27,7 +28,7 @@ LENGTH = 2000  # characters of a claim (ours: the longest claim of the suites ha
 DEPTH = 50  # levels of nesting (ours); keeps clear of every recursion limit
 DIGITS = 30  # characters of a number (ours)
 SUBJECTS = ("dense", "pruned")
-WORDS = (*SUBJECTS, "flips", "reported", "transfer", "within")  # what a plan cannot be called
+WORDS = (*SUBJECTS, "flips", "latency_ratio", "reported", "transfer", "within")  # what a plan cannot be called
 
 # The methods by owner, with the kind of each argument; in brackets the arguments that may be left out.
 METHODS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -47,7 +48,10 @@ METHODS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         },
         "sparsity": {"unit": "[text]", "scope": "[text]"},
         "parameters": {},
-        "size_bytes": {},
+        "nonzeros": {},
+        "flops": {},
+        "latency": {"batch_size": "[whole number]", "runs": "[whole number]"},
+        "size_bytes": {"form": "[text]"},
     },
     "flips": {
         "share": {"population": "text"},
@@ -59,7 +63,14 @@ METHODS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "distance": {"quantile": {"q": "number"}, "failed": {}},
     "score": {"quantile": {"q": "number"}},
 }
-_TRANSFER = {"source": "subject", "target": "subject", "plan": "plan"}
+# The functions of two subjects, in the same way.
+FUNCTIONS: Mapping[str, tuple[Callable[..., Quantity], Mapping[str, str]]] = {
+    "transfer": (transfer, {"source": "subject", "target": "subject", "plan": "plan"}),
+    "latency_ratio": (
+        latency_ratio,
+        {"dense": "subject", "pruned": "subject", "batch_size": "[whole number]", "pairs": "[whole number]"},
+    ),
+}
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -199,9 +210,10 @@ class _Reader:
             raise GrammarError("there is no division: write a decimal number", node.col_offset)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             return self._metric(node, node.func)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "transfer":
-            arguments = self._arguments(node, "transfer", _TRANSFER)
-            made: Quantity = self._made(node, lambda: transfer(**arguments))  # type: ignore[arg-type]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
+            function, wanted = FUNCTIONS[node.func.id]
+            arguments = self._arguments(node, node.func.id, wanted)
+            made: Quantity = self._made(node, lambda: function(**arguments))
             return made
         raise GrammarError(f"{self._shown(node)} is not part of the grammar: {_FORM}", node.col_offset)
 

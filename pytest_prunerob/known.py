@@ -37,6 +37,7 @@ class Known:
     value: Bound | None = None
     settle: str = ""  # what would settle a claim that this measure leaves open
     smaller: int = 0  # of an AUC: the size of the smaller group
+    timed: bool = False  # low and high are a confidence interval of repeated timings
     missing: tuple[int, ...] = ()  # the original numbers of the samples that will never have an outcome
 
     @property

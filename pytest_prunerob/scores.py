@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from pytest_prunerob.claims import Measure, Quantity, Subject, exact
+from pytest_prunerob.claims import Measure, Quantity, Subject
+from pytest_prunerob.decimals import exact
 from pytest_prunerob.errors import ClaimError
 from pytest_prunerob.plans import Number
 from pytest_prunerob.plans.clever import clever

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
 from math import exp, inf, log, sqrt
+from statistics import fmean, median, stdev
 
 from pytest_prunerob.errors import ClaimError
 
@@ -221,6 +222,46 @@ def lower_quantile(values: Sequence[float], share: Fraction) -> float:
         raise ClaimError("a distance is NaN")
     place = max(0, -(-(share * len(values)).numerator // (share * len(values)).denominator) - 1)
     return sorted(values)[place]
+
+
+def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float, float]:
+    """Mean, standard deviation and the two-sided interval of the mean by Student's t: mean ± t·sd/√n.
+
+    It takes the values for independent and their mean for normal.
+
+    Raises:
+        ClaimError: for fewer than two values.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        raise ClaimError(f"{n} values have no standard deviation: at least 2 are needed")
+    mean, deviation = fmean(values), stdev(values)
+    half = float(t.isf((1.0 - confidence) / 2, n - 1)) * deviation / sqrt(n)
+    return mean, deviation, mean - half, mean + half
+
+
+def median_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
+    """The median and its two-sided interval by order statistics, which holds for every continuous distribution.
+
+    Its ends are the k-th smallest and the k-th largest of n values with the largest k for which fewer than k of n fair
+    coins fall one way with a probability of at most half the error (David & Nagaraja 2003, section 7.1). Too few values
+    (five for 95 %) bound nothing: -inf and +inf.
+
+    Raises:
+        ClaimError: for an empty sample.
+    """
+    from scipy.stats import binom
+
+    n = len(values)
+    if n < 1:
+        raise ClaimError("an empty sample has no median")
+    ordered, error = sorted(values), (1.0 - confidence) / 2
+    k = next(k for k in range(n + 1) if float(binom.cdf(k, n, 0.5)) > error)
+    if k == 0:
+        return median(ordered), -inf, inf
+    return median(ordered), ordered[k - 1], ordered[n - k]
 
 
 def _divergence(first: float, second: float) -> float:

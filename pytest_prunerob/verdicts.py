@@ -224,7 +224,7 @@ def _decided(
     if unfinished:
         return verdict("inconclusive", unfinished, remaining)
     measured = [item for measure, item in known.items() if measure.number is None]
-    if len(measured) < len(known) and all(item.number is not None for item in measured):
+    if len(measured) < len(known) and all(item.number is not None and not item.timed for item in measured):
         reason = "the difference lies within the printed digits of the reported number"
         return verdict("inconclusive", reason, "one more printed digit of the reported number")
     return verdict("inconclusive", notes or "some samples have no outcome", undecided(claim, known))
@@ -309,5 +309,7 @@ def _terms(claim: Claim, known: Mapping[Measure, Known], confidence: float) -> t
         interval = None
         if item.share and item.complete and item.number is not None and item.n > 0:
             interval = clopper_pearson(int(item.number * item.n), item.n, confidence)
+        if item.timed and isinstance(item.low, Fraction) and isinstance(item.high, Fraction):
+            interval = float(item.low), float(item.high)
         terms.append(Term(measure, factor, item, interval))
     return tuple(terms)

@@ -20,7 +20,7 @@ from torch import nn
 from pytest_prunerob.adequacy import PROBES
 from pytest_prunerob.budget import Budget
 from pytest_prunerob.cells import Cell
-from pytest_prunerob.claims import Claim, Measure, Quantity, Subject
+from pytest_prunerob.claims import FACTS, Claim, Measure, Quantity, Subject
 from pytest_prunerob.datasets import Dataset, Splits
 from pytest_prunerob.engine import Engine
 from pytest_prunerob.errors import BudgetSpentError, PrunerobError, StoreMissError
@@ -48,7 +48,7 @@ from pytest_prunerob.reported import Number
 from pytest_prunerob.store import Store
 from pytest_prunerob.verdicts import LEANING, Verdict
 
-FACTS = ("sparsity", "parameters", "size_bytes", "reported")
+STORED_NOWHERE = (*FACTS, "reported")
 
 
 class PlanStop(BaseException):
@@ -248,7 +248,9 @@ class PlanningEvaluation:
 
     def _probe(self, measures: list[Measure]) -> None:
         """Each test forwards the probes of a stored subject, to see that what is stored is about it."""
-        for measure, subject in ((m, subject) for m in measures if m.metric not in FACTS for subject in m.subjects):
+        for measure, subject in (
+            (m, subject) for m in measures if m.metric not in STORED_NOWHERE for subject in m.subjects
+        ):
             n, of = min(PROBES, len(self.stored.prepared[subject].data)), self.identities[subject] or subject.digest
             self.planner.probed[self.cell.id, of] = n
             if measure.plan is not None and measure.plan.randomised:
@@ -259,7 +261,7 @@ class PlanningEvaluation:
 
     def _decided(self, claim: Claim, measures: list[Measure]) -> bool:
         if self._stand_ins(measures):
-            return all(measure.metric in FACTS for measure in measures)
+            return all(measure.metric in STORED_NOWHERE for measure in measures)
         before = len(self.stored.unfinished)
         verdict = self.stored.judge(claim)
         for measurement in self.stored.measured.values():
@@ -283,7 +285,7 @@ class PlanningEvaluation:
 
     def _needed(self, measures: list[Measure]) -> None:
         for measure in measures:
-            for subject in measure.subjects if measure.metric not in FACTS else ():
+            for subject in measure.subjects if measure.metric not in STORED_NOWHERE else ():
                 voted = measure.plan is not None and measure.plan.randomised
                 self._need(subject, "voted" if voted else "clean", None, leaning=False)
             if measure.plan is not None:

@@ -59,7 +59,9 @@ def line(claim: Mapping[str, Any]) -> str:
 def _measured(term: Mapping[str, Any]) -> str:
     text = f"{term['subject']}.{term['metric']} {_range(term['low'], term['high'])}"
     if term["value"] is not None and term["low"] != term["high"]:
-        text = f"{term['subject']}.{term['metric']} {_number(term['value'])} (not counted)"
+        # Of a timing the interval counts; of samples it is what an attack that is not trusted found.
+        how = "not counted" if term["n"] else _range(term["low"], term["high"])
+        text = f"{term['subject']}.{term['metric']} {_number(term['value'])} ({how})"
     return text
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-Unit = Literal["share", "probability", "count", "number"]
+Unit = Literal["share", "probability", "count", "bytes", "ms", "number"]
 Extended = float | int | str | None
 
 SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -26,8 +26,12 @@ UNITS: dict[str, Unit] = {
     "auc_s10": "probability",
     "auc_s01": "probability",
     "parameters": "count",
-    "size_bytes": "count",
+    "nonzeros": "count",
+    "flops": "count",
+    "size_bytes": "bytes",
+    "latency": "ms",
 }
+SIGNS: dict[Unit, str] = {"share": "%", "bytes": "B", "ms": "ms"}
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
@@ -40,7 +44,7 @@ def common_unit(terms: Iterable[Mapping[str, Any]]) -> Unit:
 def value(number: Extended, unit: Unit, n: int = 0) -> str:
     """A number with its unit: ``0.645`` of 200 samples is "64.5 %", an AUC "0.882", an infinite distance "∞"."""
     text = _bare(number, unit, n)
-    return f"{text}{SPACE}%" if unit == "share" and text != NONE else text
+    return f"{text}{SPACE}{SIGNS[unit]}" if unit in SIGNS and text != NONE else text
 
 
 def span(low: Extended, high: Extended, unit: Unit, n: int = 0) -> str:
@@ -59,7 +63,9 @@ def difference(low: Extended, high: Extended, unit: Unit, n: int = 0) -> str:
     if (low, high) == ("-inf", "inf"):
         return "not known"
     text = _signed(low, unit, n) if low == high else f"[{_signed(low, unit, n)}, {_signed(high, unit, n)}]"
-    return f"{text} points" if unit == "share" else text
+    if unit == "share":
+        return f"{text} points"
+    return f"{text}{SPACE}{SIGNS[unit]}" if unit in SIGNS else text
 
 
 def interval(bounds: Mapping[str, Any] | None, unit: Unit, n: int = 0) -> str:
@@ -119,7 +125,7 @@ def _bare(number: Extended, unit: Unit, n: int) -> str:
         return _fixed(100 * number, max(1, math.ceil(math.log10(n)) - 2) if n else 1, 100)
     if unit == "probability" and abs(number) < 1e6:
         return _fixed(number, 3, 1)
-    if unit == "count" and abs(number) < 1e15 and number == int(number):
+    if unit in ("count", "bytes") and abs(number) < 1e15 and number == int(number):
         return count(int(number))
     return _significant(number)
 

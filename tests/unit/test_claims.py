@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_prunerob import autoattack, flips, fmn, within
-from pytest_prunerob.claims import Claim, Distance, Measure, Quantity, Reported, Subject, decimal, exact
+from pytest_prunerob.claims import Claim, Distance, Measure, Quantity, Reported, Subject
+from pytest_prunerob.decimals import decimal, exact
 from pytest_prunerob.errors import ClaimError
 from pytest_prunerob.known import Known
 from pytest_prunerob.reported import Number
@@ -324,7 +325,7 @@ def test_claims_that_cannot_be_judged_are_on_record_and_refused(fake: Fake, prun
         ),
         (
             lambda s: s.sparsity(unit="weigths"),
-            "unknown sparsity unit 'weigths': allowed are filters, weights; did you",
+            "unknown sparsity unit 'weigths': allowed are channels, filters, kernels, weights; did you",
         ),
         (lambda s: s.sparsity(scope="conv"), "unknown sparsity scope 'conv': allowed are all, prunable"),
         (lambda s: s.distance(FMN).quantile(1.5), "quantile(1.5) is not between 0 and 1"),

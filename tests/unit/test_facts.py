@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from fractions import Fraction
 
 import pytest
@@ -36,6 +37,48 @@ def test_sparsity_counts_exact_zeros_in_its_unit_and_scope(model: nn.Sequential)
     assert facts.sparsity(model) == Fraction(4, 10)
 
 
+def test_sparsity_in_parts_of_convolutions() -> None:
+    """Of (2, 3) kernels four are empty, and so are input channel 1 and filter 1; zeros elsewhere are no empty part."""
+    conv = nn.Conv2d(3, 2, 2, bias=False)
+    nn.init.ones_(conv.weight)
+    with torch.no_grad():
+        conv.weight[1] = 0
+        conv.weight[0, 1] = 0
+        conv.weight[0, 2, 0, 0] = 0
+    model = nn.Sequential(conv, nn.Linear(2, 2))
+    assert facts.sparsity(model, unit="kernels") == Fraction(4, 6)
+    assert facts.sparsity(model, unit="channels") == Fraction(1, 3)
+    assert facts.sparsity(model, unit="filters") == Fraction(1, 2)
+    assert facts.sparsity(model, unit="weights") == Fraction(17, 28)
+    for unit in ("kernels", "filters", "channels"):
+        assert facts.sparsity(model, unit=unit, scope="all") == facts.sparsity(model, unit=unit)
+
+
+def test_a_channel_of_a_grouped_convolution_is_read_by_its_group_alone() -> None:
+    conv, depthwise = nn.Conv2d(4, 6, 1, groups=2), nn.Conv2d(3, 6, 1, groups=3)
+    nn.init.ones_(conv.weight)
+    nn.init.ones_(depthwise.weight)
+    with torch.no_grad():
+        conv.weight[:3, 1] = 0  # what the first group, filters 0 to 2, reads of channel 1
+        conv.weight[3:5, 0] = 0  # channel 2, which filter 5 still reads
+        depthwise.weight[2] = 0  # one of the two filters that read channel 1
+    assert facts.empty_channels(conv).tolist() == [False, True, False, False]
+    assert facts.sparsity(nn.Sequential(conv), unit="channels") == Fraction(1, 4)
+    assert facts.sparsity(nn.Sequential(conv), unit="kernels") == Fraction(5, 12)
+    assert not facts.empty_channels(depthwise).any()
+    with torch.no_grad():
+        depthwise.weight[3] = 0
+    assert facts.empty_channels(depthwise).tolist() == [False, True, False]
+    assert facts.sparsity(nn.Sequential(depthwise), unit="kernels") == Fraction(2, 6)
+
+
+def test_nonzeros_are_those_of_all_parameters(model: nn.Sequential) -> None:
+    assert facts.nonzeros(model) == 10
+    with torch.no_grad():
+        model[2].weight[0, 5] = torch.nan
+    assert facts.nonzeros(model) == 10
+
+
 def test_a_shared_layer_counts_once() -> None:
     layer = nn.Linear(2, 2)
     twin = nn.Linear(2, 2)
@@ -43,6 +86,10 @@ def test_a_shared_layer_counts_once() -> None:
     nn.init.zeros_(layer.weight)
     assert list(facts.prunable_weights(nn.Sequential(layer, layer, twin))) == ["0.weight"]
     assert facts.sparsity(nn.Sequential(layer, twin, nn.Linear(2, 2))) == Fraction(4, 8)
+    one, two = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
+    two.weight = one.weight
+    nn.init.zeros_(one.weight)
+    assert facts.sparsity(nn.Sequential(one, two, nn.Conv2d(1, 2, 1)), unit="filters") == Fraction(1, 3)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +97,7 @@ def test_a_shared_layer_counts_once() -> None:
     [
         ({"unit": "filter"}, "unknown unit of sparsity 'filter': .* did you mean 'filters'"),
         ({"scope": "everything"}, "unknown scope of sparsity 'everything': allowed are all, prunable"),
+        ({"unit": "channel"}, "unknown unit of sparsity 'channel': .* did you mean 'channels'"),
         ({"unit": "filters"}, "sparsity of ReLU in filters .* no convolutions to count"),
         ({}, "no convolution or linear weights to count"),
         ({"scope": "all"}, "no parameters to count"),
@@ -69,6 +117,17 @@ def test_size_is_that_of_the_safetensors_file(tmp_path: object) -> None:
     save_file(dict(model.state_dict()), f"{tmp_path}/model.safetensors")
     with open(f"{tmp_path}/model.safetensors", "rb") as file:
         assert facts.size_bytes(model) == len(file.read())
+
+
+def test_compressed_size_is_that_of_the_compressed_file(tmp_path: object) -> None:
+    model = nn.Sequential(nn.Conv2d(8, 64, 3))
+    save_file(dict(model.state_dict()), f"{tmp_path}/model.safetensors")
+    with open(f"{tmp_path}/model.safetensors", "rb") as file:
+        assert facts.size_bytes(model, form="compressed") == len(zlib.compress(file.read()))
+    nn.init.zeros_(model[0].weight)
+    assert facts.size_bytes(model, form="compressed") < 1000 < 18_000 < facts.size_bytes(model)
+    with pytest.raises(ModelError, match="unknown form of size_bytes 'zip': allowed are compressed, dense"):
+        facts.size_bytes(model, form="zip")  # type: ignore[arg-type]
 
 
 def test_size_writes_tied_weights_once_per_name() -> None:

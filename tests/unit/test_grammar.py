@@ -12,6 +12,7 @@ from pytest_prunerob.claims import Claim, Distance, Measure, Quantity, Reported,
 from pytest_prunerob.errors import GrammarError
 from pytest_prunerob.flips import Flips, flips
 from pytest_prunerob.grammar import METHODS, parse
+from pytest_prunerob.latency import latency_ratio
 from pytest_prunerob.reported import Number
 from pytest_prunerob.transfer import transfer
 
@@ -73,6 +74,13 @@ SAME = {
     "pruned.security_curve(nearest, 0.10) >= dense.security_curve(nearest, eps='8/255') - 0.1": lambda: (
         PRUNED.security_curve(FMN, "0.10") >= DENSE.security_curve(FMN, "8/255") - Fraction("0.1")
     ),
+    "latency_ratio(dense, pruned, pairs=20) >= 1.5": lambda: latency_ratio(DENSE, PRUNED, pairs=20) >= 1.5,
+    "pruned.latency(8) <= dense.latency(batch_size=8, runs=50) * 0.5": lambda: (
+        PRUNED.latency(8) <= DENSE.latency(8, 50) * Fraction("0.5")
+    ),
+    "pruned.size_bytes('compressed') + pruned.nonzeros() <= dense.flops()": lambda: (
+        PRUNED.size_bytes("compressed") + PRUNED.nonzeros() <= DENSE.flops()
+    ),
     "reported - pruned.robust_accuracy(aa) >= 0.1": lambda: REPORTED - PRUNED.robust_accuracy(AA) >= 0.1,
     " (\n pruned.accuracy()\t\r\n >= 0.5\n )\n ": lambda: PRUNED.accuracy() >= 0.5,
 }
@@ -100,6 +108,7 @@ def test_needs_are_the_fixtures_that_are_named() -> None:
     assert parse("pruned.accuracy() >= 0.5", PLANS).needs == {"pruned"}
     assert parse("dense.accuracy() >= 0.5", PLANS).needs == {"dense"}
     assert parse("flips.share('S10') <= 0.5", PLANS).needs == {"dense", "pruned"}
+    assert parse("latency_ratio(dense, pruned) >= 1", PLANS).needs == {"dense", "pruned"}
     assert parse("transfer(dense, dense, aa) <= 0.5", PLANS).needs == {"dense"}
     assert parse("transfer(pruned, dense, aa) <= 0.5", PLANS).needs == {"dense", "pruned"}
     assert parse("reported >= dense.accuracy()", PLANS, reported=True).needs == {"dense", "reported"}
@@ -107,6 +116,15 @@ def test_needs_are_the_fixtures_that_are_named() -> None:
 
 # Text with the place marked by ¦, and the sentence.
 WRONG = {
+    "few runs": ("¦pruned.latency(8, 1) <= 1", "latency(runs=1): whole numbers from 2 are allowed"),
+    "no batch": (
+        "¦latency_ratio(dense, pruned, 0) >= 1",
+        "latency_ratio(batch_size=0): whole numbers from 1 are allowed",
+    ),
+    "form": (
+        "¦pruned.size_bytes('compresed') <= 1",
+        "unknown form of size_bytes 'compresed': * did you mean 'compressed'?",
+    ),
     "no source": ("transfer(¦flips, pruned, aa) >= 0.5", "'flips' is no subject: write dense or pruned"),
     "a text as source": ("transfer(¦'dense', pruned, aa) >= 0.5", "* is no subject: write dense or pruned"),
     "no plan of a transfer": ("¦transfer(dense, pruned) >= 0.5", "transfer(...) lacks its argument 'plan'"),
@@ -162,7 +180,10 @@ WRONG = {
     "bytes": ("flips.share(¦b'S10') <= 1", "\"b'S10'\" is not a quoted word, *"),
     "formatted": ("flips.share(¦f'S10') <= 1", "\"f'S10'\" is not a quoted word, *"),
     "two words": ("flips.share(¦'S' '10') <= 1", "\"'S' '10'\" is not a quoted word, *"),
-    "unit": ("¦pruned.sparsity('rows') <= 1", "unknown sparsity unit 'rows': allowed are filters, weights"),
+    "unit": (
+        "¦pruned.sparsity('rows') <= 1",
+        "unknown sparsity unit 'rows': allowed are channels, filters, kernels, weights",
+    ),
     "quantile": ("¦pruned.distance(nearest).quantile(1.5) <= 1", "quantile(Fraction(3, 2)) is not between 0 and 1"),
     "quantile a quantity": ("pruned.distance(nearest).quantile(¦1 - 0.5) <= 1", "'1 - 0.5' is not a number"),
     "equal": ("¦pruned.accuracy() == 0.9", "'==' and '!=' are not offered: write within(q, value, tolerance)"),

@@ -17,12 +17,15 @@ HEAVY = ("torch", "torchvision", "numpy", "scipy", "sklearn", "jinja2", "jsonsch
 # What each part may import of the package; the plugin and the command line may import everything.
 ALLOWED = {
     "__init__": {
-        "cells", "checkpoints", "claims", "curves", "datasets", "flips", "plans", "reported", "subjects", "transfer",
+        "cells", "checkpoints", "claims", "curves", "datasets", "flips", "latency", "plans", "reported", "subjects",
+        "transfer",
     },
     "checkpoints": {"errors", "subjects"},
-    "curves": {"claims", "errors", "plans"},
+    "curves": {"claims", "decimals", "errors", "plans"},
+    "decimals": set(),
+    "latency": {"claims", "errors"},
     "transfer": {"claims", "errors", "plans"},
-    "scores": {"claims", "errors", "plans"},
+    "scores": {"claims", "decimals", "errors", "plans"},
     "flips": {"claims", "errors", "plans"},
     "errors": set(),
     "budget": {"errors"},
@@ -31,10 +34,10 @@ ALLOWED = {
     "reported": {"errors"},
     "cells": {"errors", "reported"},
     "plans": {"errors"},
-    "grammar": {"claims", "errors", "flips", "plans", "reported", "scores", "transfer"},
+    "grammar": {"claims", "errors", "flips", "latency", "plans", "reported", "scores", "transfer"},
     "toml_places": set(),
     "claims_file": {"cells", "errors", "grammar", "plans", "reported", "toml_places"},
-    "claims": {"curves", "errors", "plans", "reported", "scores"},
+    "claims": {"curves", "decimals", "errors", "latency", "plans", "reported", "scores"},
     "statistics": {"errors"},
     "inference": {"errors", "statistics"},
     "sequential": {"errors"},
@@ -55,9 +58,11 @@ ALLOWED = {
     "subjects": {"errors", "fingerprint"},
     "datasets": {"errors"},
     "facts": {"errors"},
+    "speed": {"errors", "randomness"},
+    "factsheet": {"claims", "facts", "known", "ledger", "measurement", "speed", "statistics"},
     "adequacy": {"randomness", "attacks", "engine", "errors", "ledger", "oracle", "plans", "subjects"},
     "networks": {"errors"},
-    "training": {"compression", "datasets", "errors", "threads"},
+    "training": {"compression", "datasets", "errors", "fingerprint", "threads"},
     "trainers": {"compression", "datasets", "errors", "training"},
     "compression": {"datasets", "errors", "facts"},
     "models": {
@@ -75,7 +80,7 @@ ALLOWED = {
     "auditing": {"adequacy", "attacks", "engine", "fingerprint", "ledger", "measurement"},
     "scheduling": {"claims", "known", "measurement"},
     "evaluation": {"adequacy",
-        "auditing", "claims", "datasets", "errors", "facts", "known", "ledger", "measurement", "metrics",
+        "auditing", "claims", "datasets", "errors", "factsheet", "known", "ledger", "measurement", "metrics",
         "reported", "scheduling", "verdicts",
     },
     "report": {"budget", "errors"},
@@ -116,7 +121,8 @@ def test_imports_run_in_one_direction(path: Path) -> None:
         assert own in ALLOWED, f"{own} is new: say here what it may import"
         assert inside <= ALLOWED[own]
         assert not outside & {"pytest", "_pytest", "xdist", "pluggy"}
-    if own in ("cells", "plans", "reported", "claims", "claims_file", "errors", "grammar", "ledger", "toml_places"):
+    if own in ("cells", "plans", "reported", "claims", "claims_file", "decimals", "errors", "grammar", "ledger",
+               "toml_places"):  # fmt: skip
         assert outside <= sys.stdlib_module_names
     if own == "report":
         assert not outside & {"torch", "numpy", "foolbox", "pyautoattack", "safetensors"}

@@ -20,6 +20,7 @@ def test_all_is_what_the_package_exports() -> None:
         "cells",
         "critical_strength",
         "flips",
+        "latency_ratio",
         "load_reference",
         "load_state",
         "presets",

@@ -24,6 +24,8 @@ from pytest_prunerob.statistics import (
     lower_quantile,
     mann_whitney_p,
     mcnemar_p,
+    mean_interval,
+    median_interval,
     paired_lower_bound,
     tango_interval,
     tango_p,
@@ -231,3 +233,25 @@ def test_a_lower_quantile_is_a_value_of_the_sample() -> None:
 def test_nothing_and_nan_have_no_number(ask: Callable[[], object]) -> None:
     with pytest.raises(ClaimError, match=r"empty|NaN"):
         ask()
+
+
+def test_the_interval_of_a_mean_by_t_tables() -> None:
+    mean, deviation, low, high = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0], 0.95)
+    assert (mean, deviation) == (3.0, pytest.approx(math.sqrt(2.5)))
+    assert (low, high) == pytest.approx((3 - 2.776445 * math.sqrt(0.5), 3 + 2.776445 * math.sqrt(0.5)), abs=1e-6)
+    with pytest.raises(ClaimError, match="1 values have no standard deviation"):
+        mean_interval([1.0], 0.95)
+
+
+def test_the_interval_of_a_median_by_tables_of_order_statistics() -> None:
+    """At 95 %: none of 5 values, the ends of 6, the 6th and 15th of 20, the 40th and 61st of 100."""
+    ranks = {5: (-inf, inf), 6: (1, 6), 8: (1, 8), 9: (2, 8), 20: (6, 15), 100: (40, 61)}
+    for n, ends in ranks.items():
+        assert median_interval([float(k) for k in range(n, 0, -1)], 0.95) == ((n + 1) / 2, *ends)
+    for n in range(6, 60):  # the coverage, summed by hand: at least 95 %, and one rank further in it is not
+        _, low, high = median_interval([float(k) for k in range(1, n + 1)], 0.95)
+        within_ends = sum(math.comb(n, k) for k in range(int(low), int(high))) / 2**n
+        closer = sum(math.comb(n, k) for k in range(int(low) + 1, int(high) - 1)) / 2**n
+        assert closer < 0.95 <= within_ends
+    with pytest.raises(ClaimError, match="an empty sample has no median"):
+        median_interval([], 0.95)
