@@ -12,6 +12,7 @@ from pytest_prunerob.compression.clusters import clusters, depthwise
 from pytest_prunerob.compression.iterative import prune
 from pytest_prunerob.compression.method import CompressedModel, Method, Trainer
 from pytest_prunerob.compression.schedules import exponential
+from pytest_prunerob.compression.units import weights_of
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.errors import CompressionError
 from pytest_prunerob.facts import convolutions
@@ -71,7 +72,7 @@ def filter_pruning(name: str, importance: Importance, source: str) -> Method:
         """Prune ``amount`` of the filters of every layer that is not exempt, in ``iterations`` steps.
 
         Raises:
-            CompressionError: if every layer is exempt, or the network cannot be traced.
+            CompressionError: if every layer is exempt, or torch.fx cannot trace the network.
         """
         together = {f"{one}.weight": group for group in prunable(model, name) for one in group}
 
@@ -98,8 +99,9 @@ def prunable(model: nn.Module, method: str) -> list[tuple[str, ...]]:
     """The groups of convolutions of ``model`` that the method prunes, by module name.
 
     Raises:
-        CompressionError: if there are none, or the network cannot be traced.
+        CompressionError: if there are none, or torch.fx cannot trace the network.
     """
+    weights_of(model, "filters", method)
     layers = convolutions(model)
     found = clusters(model, f"{method} must know which layers are added")
     exempt = found.first | found.last | found.split
@@ -109,9 +111,9 @@ def prunable(model: nn.Module, method: str) -> list[tuple[str, ...]]:
     groups = [group for group in groups if len({layers[name].out_channels for name in group}) == 1]
     if not groups:
         raise CompressionError(
-            f"{method} prunes convolutions of stride 1 that neither read the input nor end in the output, and "
-            f"{type(model).__name__} has none that is not joined with others; allowed here are the methods for all "
-            "filters, such as filter-local-magnitude"
+            f"{method} exempts convolutions that read the input, have a stride, end in the output or are added to such "
+            f"ones, and {type(model).__name__} has no others; allowed here are methods that prune the filters of all, "
+            "such as filter-local-magnitude"
         )
     return groups
 
