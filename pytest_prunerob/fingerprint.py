@@ -419,13 +419,15 @@ def _global(name: str, value: object, names: frozenset[str], walk: _Walk) -> Seq
 
 @functools.cache
 def sources(*modules: types.ModuleType) -> Mapping[str, str]:
-    """Digests of the files that define ``modules``; those of a whole package for a package.
+    """Digests of the files that define ``modules``; those of a whole package with its subpackages for a package.
 
     Read once: what runs is what was imported, whatever becomes of the files meanwhile.
     """
     found = {}
     for module in modules:
         path = Path(str(module.__file__))
-        for file in sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]:
-            found[f"{module.__name__}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]:
+            found[f"{module.__name__}/{file.relative_to(path.parent).as_posix()}"] = hashlib.sha256(
+                file.read_bytes()
+            ).hexdigest()
     return found

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
+from pytest_prunerob import compression
 from pytest_prunerob.errors import KeyMaterialError
-from pytest_prunerob.fingerprint import canonical, digest, fingerprint, weights_digest
+from pytest_prunerob.fingerprint import canonical, digest, fingerprint, sources, weights_digest
 from pytest_prunerob.subjects import Model
 
 SCALE = 1.0
@@ -433,3 +434,10 @@ def test_decorated_methods_and_plain_kinds_are_taken() -> None:
             return 2 * SCALE
 
     assert fingerprint(Decorated()) == fingerprint(Decorated())
+
+
+def test_the_sources_of_a_package_are_those_of_its_subpackages_too() -> None:
+    root = Path(str(compression.__file__)).parent
+    files = {f"pytest_prunerob.compression/{file.relative_to(root).as_posix()}" for file in root.rglob("*.py")}
+    assert sources(compression).keys() == files
+    assert "pytest_prunerob.compression/criteria/pls.py" in files
