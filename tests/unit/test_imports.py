@@ -64,7 +64,7 @@ ALLOWED = {
     "networks": {"errors"},
     "training": {"compression", "datasets", "errors", "fingerprint", "threads"},
     "trainers": {"compression", "datasets", "errors", "training"},
-    "compression": {"datasets", "errors", "facts"},
+    "compression": {"datasets", "errors", "facts", "subjects"},
     "models": {
         "budget", "cells", "compression", "datasets", "errors", "fingerprint", "networks", "store", "threads",
         "trainers", "training",

@@ -11,7 +11,9 @@ from pytest_prunerob.compression import Masks
 from pytest_prunerob.datasets import Dataset, Splits, load
 from pytest_prunerob.errors import CompressionError, InputError
 from pytest_prunerob.networks import build
-from pytest_prunerob.training import TRAININGS, _perturbed, _schedule, fine_tuning, fit, recipe
+from pytest_prunerob.training import TRAININGS, Recipe, fine_tuning, fit, recipe
+from pytest_prunerob.training.adversaries import crafted as craft
+from pytest_prunerob.training.schedules import cosine
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,10 @@ def weights(model: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
+def _tuples(values: dict[str, object]) -> dict[str, object]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
 def accuracy(model: nn.Module, data: Dataset) -> float:
     with torch.no_grad():
         return float((model(data.x).argmax(dim=1) == data.y).float().mean())
@@ -42,8 +48,8 @@ def test_recipes_state_the_eps_of_their_dataset_and_are_plain_values() -> None:
     digits, other = recipe("pgd", dataset="digits"), recipe("pgd", dataset="npz:cifar.npz")
     assert (digits.eps, other.eps, other.step_size, other.steps) == ("0.2", "8/255", "2/255", 7)
     assert recipe("standard", dataset="digits").eps is None
-    assert json.loads(json.dumps(asdict(digits))) == asdict(digits)
-    with pytest.raises(InputError, match="unknown training 'pdg': allowed are pgd, standard; did you mean 'pgd'"):
+    assert Recipe(**json.loads(json.dumps(asdict(digits)), object_hook=_tuples)) == digits
+    with pytest.raises(InputError, match="unknown training 'pdg': allowed are cutmix, .*; did you mean 'pgd'"):
         recipe("pdg", dataset="digits")
 
 
@@ -105,7 +111,7 @@ def test_crafted_inputs_stay_in_ball_and_box_and_reach_the_best_corner_of_a_line
         model[1].weight.copy_(torch.tensor([[1.0, -1.0, 1.0, -1.0], [0.0, 0.0, 0.0, 0.0]]))
     x, y = torch.tensor([0.5, 0.5, 0.1, 0.95]).reshape(1, 1, 2, 2), torch.tensor([0])
     how = replace(recipe("pgd", dataset="digits"), eps="0.2", steps=7, step_size="0.1")
-    crafted = _perturbed(model, x, y, how, torch.Generator().manual_seed(0))
+    crafted = craft(model, x, y, how, torch.Generator().manual_seed(0))
     # Lowering the margin x0 − x1 + x2 − x3: each pixel goes 0.2 the bad way, or to the border of [0, 1].
     assert torch.allclose(crafted.flatten(), torch.tensor([0.3, 0.7, 0.0, 1.0]))
     assert model[1].weight.grad is None
@@ -116,12 +122,12 @@ def test_crafting_moves_no_batch_statistics(few: Dataset) -> None:
     mean = model[0].running_mean
     assert isinstance(mean, Tensor)
     before = mean.clone()
-    _perturbed(model.train(), few.x, few.y, recipe("pgd", dataset="digits"), torch.Generator().manual_seed(0))
+    craft(model.train(), few.x, few.y, recipe("pgd", dataset="digits"), torch.Generator().manual_seed(0))
     assert torch.equal(mean, before)
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_zero() -> None:
-    assert [round(_schedule(done, 0.2), 6) for done in (0.0, 0.1, 0.2, 0.6, 1.0)] == [0.0, 0.5, 1.0, 0.5, 0.0]
+    assert [round(cosine(done, 0.2), 6) for done in (0.0, 0.1, 0.2, 0.6, 1.0)] == [0.0, 0.5, 1.0, 0.5, 0.0]
 
 
 def test_a_loss_that_is_not_finite_stops_training(few: Dataset) -> None:
@@ -151,7 +157,7 @@ def test_adversarial_training_makes_the_digits_robust(digits: Splits) -> None:
     fit(model, digits.train, recipe("pgd", dataset="digits"), seed=0, device="cpu", progress=False)
     assert accuracy(model, digits.test) >= 0.97
     strong = replace(recipe("pgd", dataset="digits"), steps=40, step_size="0.02")
-    crafted = _perturbed(model, digits.test.x, digits.test.y, strong, torch.Generator().manual_seed(0))
+    crafted = craft(model, digits.test.x, digits.test.y, strong, torch.Generator().manual_seed(0))
     assert accuracy(model, Dataset("crafted", crafted, digits.test.y, 10)) >= 0.60
 
 
