@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,7 @@ from pytest_prunerob.datasets import Dataset, Splits
 from pytest_prunerob.errors import CellsError, CompressionError, DatasetError, StoreError, unknown
 from pytest_prunerob.fingerprint import digest, fingerprint, sources
 from pytest_prunerob.networks import NETWORKS
+from pytest_prunerob.resuming import Slots
 from pytest_prunerob.store import SCHEMA, Store
 from pytest_prunerob.trainers import CellTrainer
 from pytest_prunerob.training import TRAININGS, fit, recipe
@@ -53,12 +54,12 @@ class Builder:
         material = self._dense_material(cell)
         train = self._train(cell)
 
-        def build() -> tuple[nn.Module, dict[str, Any]]:
+        def build(slots: Slots) -> tuple[nn.Module, dict[str, Any]]:
             how = recipe(cell.training, dataset=cell.dataset)
             label = f"training {cell.network} ({cell.training}, {cell.dataset}, seed {cell.seed})"
             self.report(label)
-            model = self._network(cell, train)
-            fit(model, train, how, seed=cell.seed, device=self.device, progress=self.progress, label=label)
+            model, show, keep = self._network(cell, train), self.progress, slots.next()
+            fit(model, train, how, seed=cell.seed, device=self.device, progress=show, label=label, keep=keep)
             return model, {}
 
         what = f"the {cell.training} model {cell.network}"
@@ -86,11 +87,21 @@ class Builder:
         if until == 0:
             return self._network(cell, train).state_dict()
 
-        def build() -> tuple[nn.Module, dict[str, Any]]:
+        def build(slots: Slots) -> tuple[nn.Module, dict[str, Any]]:
             label = f"training {cell.network} to epoch {until} ({cell.training}, {cell.dataset}, seed {cell.seed})"
             self.report(label)
-            model, show = self._network(cell, train), self.progress
-            fit(model, train, how, seed=cell.seed, device=self.device, until=until, progress=show, label=label)
+            model = self._network(cell, train)
+            fit(
+                model,
+                train,
+                how,
+                seed=cell.seed,
+                device=self.device,
+                until=until,
+                progress=self.progress,
+                label=label,
+                keep=slots.next(),
+            )
             return model, {}
 
         material = {**self._dense_material(cell), "until": until}
@@ -117,22 +128,23 @@ class Builder:
             "seed": cell.seed,
             "torch": version("torch"),
             "library": _installed(method),
-            "sources": sources(compression, training, trainers),
+            "sources": sources(compression, compression.after, training, trainers),
         }
 
-        def build() -> tuple[nn.Module, dict[str, Any]]:
+        def build(slots: Slots) -> tuple[nn.Module, dict[str, Any]]:
+            resumed = replace(trainer, keep=slots.next) if trainer is not None else None
             compressed = compress(
                 dense,
                 method=cell.method,
                 amount=cell.sparsity,
                 data=train,
                 seed=cell.seed,
-                trainer=trainer,
+                trainer=resumed,
                 iterations=cell.iterations,
             )
             if follows.finish is not None and cell.sparsity:
                 generator = torch.Generator().manual_seed(cell.seed)
-                compressed = follows.finish(compressed, dense=dense, data=train, generator=generator, trainer=trainer)
+                compressed = follows.finish(compressed, dense=dense, data=train, generator=generator, trainer=resumed)
             return compressed.model, {
                 "achieved": str(compressed.achieved),
                 "unit": compressed.unit,
@@ -167,11 +179,12 @@ class Builder:
         network: Callable[[Mapping[str, Any]], nn.Module],
         material: dict[str, Any],
         what: str,
-        build: Callable[[], tuple[nn.Module, dict[str, Any]]],
+        build: Callable[[Slots], tuple[nn.Module, dict[str, Any]]],
     ) -> nn.Module:
         """The model published under ``material``, built and published first if there is none.
 
-        ``network`` makes the network that its weights go into, from the facts that ``build`` returned with it.
+        ``network`` makes the network that its weights go into, from the facts that ``build`` returned with it. A build
+        that was killed is continued from its checkpoints.
         """
         key = digest(material)
         found = self.store.model(key)
@@ -182,8 +195,10 @@ class Builder:
                 found = self.store.model(key)
                 if found is None:
                     self.budget.require(f"{what} was built")
-                    model, facts = build()
+                    slots = Slots(self.store, key, self.report)
+                    model, facts = build(slots)
                     self.store.add_model(key, model.state_dict(), {"kind": "model", **material, **facts})
+                    slots.clear()
                     # Adopt what is published: of several workers without a lock the first one wins.
                     found = self.store.model(key)
         if found is None:  # published and damaged at once

@@ -13,7 +13,7 @@ from pytest_prunerob.compression.masks import Masks
 from pytest_prunerob.compression.method import AfterStep, Penalty
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.errors import CompressionError
-from pytest_prunerob.training import Recipe, fine_tuning, fit, fresh, recipe
+from pytest_prunerob.training import Keep, Recipe, fine_tuning, fit, fresh, recipe
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class CellTrainer:
     """Trains by the recipe ``training`` on ``data``; ``steps`` says what follows a pruning step.
 
     ``dense_early`` gives the state of the dense model after a share of its training. ``report`` is told what is being
-    done, ``label`` names it.
+    done, ``label`` names it. ``keep()`` is the place for the checkpoint of the next training.
     """
 
     data: Dataset
@@ -34,6 +34,7 @@ class CellTrainer:
     label: str
     report: Callable[[str], None]
     dense_early: Callable[[Fraction], Mapping[str, Tensor]]
+    keep: Callable[[], Keep | None] = lambda: None
 
     def recipes(self) -> dict[str, Recipe]:
         """The recipes that this trainer uses, by what they are for."""
@@ -91,4 +92,5 @@ class CellTrainer:
             after_step=after_step,
             progress=self.progress,
             label=label,
+            keep=self.keep(),
         )

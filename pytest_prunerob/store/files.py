@@ -33,6 +33,7 @@ LIMITS = {
     "segment": (re.compile(f"seg-{SHA256.pattern}[.]json"), 2**28),
     "witnesses": (WITNESS_FILE, 2**33),
     "model": (re.compile(f"model-{SHA256.pattern}[.]safetensors"), 2**35),
+    "checkpoint": (re.compile(f"checkpoint-[0-9]{{4,9}}-{SHA256.pattern}[.]safetensors"), 2**37),
 }
 
 
@@ -41,9 +42,14 @@ def kind_of(name: str) -> str | None:
     return next((kind for kind, (pattern, _) in LIMITS.items() if pattern.fullmatch(name)), None)
 
 
-def named(kind: str, payload: bytes) -> str:
-    """The name that a file of ``kind`` has by its content."""
-    prefix, suffix = {"segment": ("seg", "json"), "witnesses": ("wit", "npy"), "model": ("model", "safetensors")}[kind]
+def named(kind: str, payload: bytes, number: int = 0) -> str:
+    """The name that a file of ``kind`` has by its content; a checkpoint has its ``number`` too."""
+    prefix, suffix = {
+        "segment": ("seg", "json"),
+        "witnesses": ("wit", "npy"),
+        "model": ("model", "safetensors"),
+        "checkpoint": (f"checkpoint-{number:04d}", "safetensors"),
+    }[kind]
     return f"{prefix}-{sha256(payload)}.{suffix}"
 
 
@@ -72,7 +78,8 @@ def read(path: Path, kind: str) -> bytes:
             payload = file.read(found.st_size)
     finally:
         os.close(handle)
-    if kind != "manifest" and path.name != named(kind, payload):
+    number = int(path.name.split("-")[1]) if kind == "checkpoint" else 0
+    if kind != "manifest" and path.name != named(kind, payload, number):
         raise StoreError("its content does not match its name")
     return payload
 

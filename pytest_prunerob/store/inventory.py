@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_prunerob.errors import StoreError
 from pytest_prunerob.ledger import KINDS, Ledger, empty_ledger, segment_from_json
-from pytest_prunerob.store import files
+from pytest_prunerob.store import checkpoints, files
 from pytest_prunerob.store.files import KEY, MANIFEST, QUARANTINE, SCHEMA, TEMPORARY
 from pytest_prunerob.store.store import Store, manifest_content
 
@@ -24,7 +24,8 @@ LEFT_BEHIND = 86400.0
 class Entry:
     """What is stored under a key.
 
-    ``state`` is "complete", how many units are done of how many, or "damaged"; ``complete`` says the same as a flag.
+    ``state`` is "complete", how many units are done of how many, how far a training has come, or "damaged";
+    ``complete`` says the same as a flag.
     ``size`` is in bytes, ``written`` is when the newest file was (seconds since the epoch).
     """
 
@@ -56,7 +57,7 @@ def keys(root: Path) -> list[str]:
 
 
 def entries(store: Store) -> list[Entry]:
-    """Everything in the store. Segments are read, witnesses and models are not."""
+    """Everything in the store. Segments are read, witnesses, models and the tensors of checkpoints are not."""
     return [entry(store, key) for key in keys(store.root)]
 
 
@@ -69,6 +70,9 @@ def entry(store: Store, key: str) -> Entry:
         content = manifest_content(files.read(folder / MANIFEST, "manifest"), key)
         ledger = _ledger(folder, key, content)
     except (StoreError, OSError):
+        training = None if (folder / MANIFEST).exists() else _training(folder)
+        if training is not None:
+            return Entry(key, "model", training[0], "", None, training[1], False, size, written)
         return Entry(key, "?", "", "", None, "damaged", False, size, written)
     provenance = content.get("provenance")
     plan = str(provenance.get("plan", "")) if isinstance(provenance, dict) else ""
@@ -187,6 +191,16 @@ def _ledger(folder: Path, key: str, content: Mapping[str, Any]) -> Ledger | None
             if not ledger.misfit(segment):
                 ledger.add(segment)
     return ledger
+
+
+def _training(folder: Path) -> tuple[str, str] | None:
+    """What a folder without a manifest is training, by its last checkpoint: name and state."""
+    for path in reversed(_files(folder)):
+        if files.kind_of(path.name) == "checkpoint":
+            with suppress(StoreError, OSError):
+                facts = checkpoints.told(path)
+                return str(facts.get("label", "")), f"epoch {facts.get('epoch')} of {facts.get('last')}"
+    return None
 
 
 def _subject(content: Mapping[str, Any]) -> str:

@@ -58,6 +58,8 @@ def transfer(source: Path, target: Store) -> Transfer:
 def _entry(folder: Path, target: Store, done: Transfer) -> None:
     """Copy what is under one key: what others name first, so that being cut short leaves no damage."""
     key, model = folder.name, None
+    if any(folder.glob("checkpoint-*")) and not any((*folder.glob(MANIFEST), *folder.glob("seg-*"))):
+        return  # a training that is not over: there is no result to hand on
     try:
         content = manifest_content(files.read(folder / MANIFEST, "manifest"), key)
         existing = target.manifest(key)

@@ -65,8 +65,9 @@ ALLOWED = {
     "training": {"compression", "datasets", "errors", "fingerprint", "threads"},
     "trainers": {"compression", "datasets", "errors", "training"},
     "compression": {"datasets", "errors", "facts", "subjects"},
+    "resuming": {"store", "training"},
     "models": {
-        "budget", "cells", "compression", "datasets", "errors", "fingerprint", "networks", "store", "threads",
+        "budget", "cells", "compression", "datasets", "errors", "fingerprint", "networks", "resuming", "store", "threads",
         "trainers", "training",
     },
     "material": {

@@ -49,7 +49,7 @@ def test_recipes_state_the_eps_of_their_dataset_and_are_plain_values() -> None:
     assert (digits.eps, other.eps, other.step_size, other.steps) == ("0.2", "8/255", "2/255", 7)
     assert recipe("standard", dataset="digits").eps is None
     assert Recipe(**json.loads(json.dumps(asdict(digits)), object_hook=_tuples)) == digits
-    with pytest.raises(InputError, match="unknown training 'pdg': allowed are cutmix, .*; did you mean 'pgd'"):
+    with pytest.raises(InputError, match=r"unknown training 'pdg': allowed are cutmix, .*; did you mean 'pgd'"):
         recipe("pdg", dataset="digits")
 
 
