@@ -64,10 +64,14 @@ def residual() -> nn.Module:
 
 @dataclass
 class QuickTrainer:
-    """Trains by ``RECIPE`` on ``data``; ``tuned`` collects the masks of every fine-tuning."""
+    """Trains by ``RECIPE`` on ``data``, between steps by ``ADVERSARIAL`` where ``hardened``.
+
+    ``tuned`` collects the masks of every fine-tuning.
+    """
 
     data: Dataset
     steps: bool = True
+    hardened: bool = False
     tuned: list[Masks] = field(default_factory=list)
 
     def fine_tune(
@@ -75,7 +79,8 @@ class QuickTrainer:
     ) -> None:
         self.tuned.append(masks)
         if self.steps:
-            self.train(model, masks, epochs=Fraction(1, 2), penalty=penalty, after_step=after_step)
+            half, how = Fraction(1, 2), self.hardened
+            self.train(model, masks, epochs=half, penalty=penalty, after_step=after_step, adversarial=how)
 
     def train(
         self,
