@@ -10,12 +10,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pytest_prunerob.compression.elements import BATCH
 from pytest_prunerob.compression.residual_blocks import Block
 from pytest_prunerob.compression.units import traced
 from pytest_prunerob.facts import convolutions
 
-# Samples in one forward; ours.
-BATCH = 128
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish, nn.Tanh)
 RECTIFYING: frozenset[object] = frozenset({
     functional.elu, functional.gelu, functional.hardswish, functional.leaky_relu, functional.mish, functional.relu,

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from pytest_prunerob.compression import elements
 from pytest_prunerob.compression.criteria.criterion import Criterion
 from pytest_prunerob.compression.elements import Element
-from pytest_prunerob.compression.feature_maps import BATCH
 from pytest_prunerob.compression.residual_blocks import Block
 from pytest_prunerob.datasets import Dataset
 
@@ -33,21 +32,11 @@ def blocks(model: nn.Module, blocks: Sequence[Block], sample: Dataset | None) ->
 def _divergences(model: nn.Module, found: Sequence[Element], sample: Dataset | None) -> list[float]:
     """The mean of ``KL(q ‖ p)`` over the samples: ``p`` is what the network predicts, ``q`` what it does without."""
     assert sample is not None
-    before = _predictions(model, sample.x)
-    scores = []
-    for element in found:
-        with elements.without(model, element):
-            masked = _predictions(model, sample.x)
-        scores.append(float((masked.exp() * (masked - before)).sum(dim=1).mean()))
-    return scores
-
-
-def _predictions(model: nn.Module, x: Tensor) -> Tensor:
-    """The log-probabilities (N, K), float64 on the CPU."""
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        logits = torch.cat([model(batch.to(device)).cpu() for batch in torch.split(x, BATCH)])
-    return logits.double().log_softmax(dim=1)
+    sums = [0.0] * len(found)
+    for place, whole, masked in elements.logits_without(model, found, sample.x):
+        p, q = (logits.double().log_softmax(dim=1) for logits in (whole, masked))
+        sums[place] += float((q.exp() * (q - p)).sum())
+    return [total / len(sample) for total in sums]
 
 
 CRITERION = Criterion(
