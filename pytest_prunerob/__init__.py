@@ -42,6 +42,7 @@ from pytest_prunerob.transfer import transfer
 
 if TYPE_CHECKING:
     from pytest_prunerob.checkpoints import load_reference, load_state
+    from pytest_prunerob.compression.shrink import shrink
     from pytest_prunerob.datasets import Dataset
     from pytest_prunerob.subjects import Model
 
@@ -73,6 +74,7 @@ __all__ = [
     "pgd",
     "presets",
     "r_fgsm",
+    "shrink",
     "substitute",
     "table",
     "transfer",
@@ -82,7 +84,13 @@ __all__ = [
     "wrm",
     "zoo",
 ]
-_LAZY = {"Dataset": "datasets", "Model": "subjects", "load_reference": "checkpoints", "load_state": "checkpoints"}
+_LAZY = {
+    "Dataset": "datasets",
+    "Model": "subjects",
+    "load_reference": "checkpoints",
+    "load_state": "checkpoints",
+    "shrink": "compression.shrink",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -61,6 +62,18 @@ def without_channels(
     return narrow
 
 
+@dataclass(frozen=True)
+class Element:
+    """Channels that can only go at once, such as those whose filters' outputs are added.
+
+    ``writes`` maps every layer that makes them to its output channels, ``reads`` every layer that reads them to its
+    input channels (features, of a linear layer). A depthwise convolution hands them on: it writes and does not read.
+    """
+
+    writes: Channel
+    reads: Channel
+
+
 def coupled(model: nn.Module, *, inputs: tuple[int, int, int]) -> list[list[Channel]]:
     """The groups of output channels of ``model`` that can be taken out: each a list of what goes together.
 
@@ -70,26 +83,37 @@ def coupled(model: nn.Module, *, inputs: tuple[int, int, int]) -> list[list[Chan
     Raises:
         CompressionError: without torch-pruning, or for a network that it cannot follow.
     """
+    return [[element.writes for element in group] for group in elements(model, inputs=inputs)]
+
+
+def elements(model: nn.Module, *, inputs: tuple[int, int, int]) -> list[list[Element]]:
+    """The groups of :func:`coupled` with the layers that read each element; raises as that does."""
     probe = copy.deepcopy(model).eval()
     graph = _dependencies(probe, inputs)
     names = {module: name for name, module in probe.named_modules()}
-    groups: list[list[Channel]] = []
+    groups: list[list[Element]] = []
     seen: set[str] = set()
     for name, layer in _layers(probe).items():
         if name in seen or layer not in graph.module2node:
             continue
         group = _group(graph, layer, range(_width(layer)))
-        members: list[dict[str, list[int]]] = [{} for _ in range(_width(layer))]
+        writes: list[dict[str, list[int]]] = [{} for _ in range(_width(layer))]
+        reads: list[dict[str, list[int]]] = [{} for _ in range(_width(layer))]
         for item in group:
             module = item.dep.target.module
-            if module in names and isinstance(module, Layer) and graph.is_out_channel_pruning_fn(item.dep.handler):
-                for own, root in zip(item.idxs, item.root_idxs, strict=True):
-                    members[root].setdefault(names[module], []).append(own)
-        seen |= {name for member in members for name in member}
+            if module in names and isinstance(module, Layer):
+                own = writes if graph.is_out_channel_pruning_fn(item.dep.handler) else reads
+                for index, root in zip(item.idxs, item.root_idxs, strict=True):
+                    own[root].setdefault(names[module], []).append(index)
+        seen |= {name for member in writes for name in member}
         ends = (item.dep for item in group if graph.is_out_channel_pruning_fn(item.dep.handler))
         if all(dependency.target.outputs for dependency in ends):
-            groups.append([{name: tuple(sorted(own)) for name, own in member.items()} for member in members])
+            groups.append([Element(_sorted(out), _sorted(read)) for out, read in zip(writes, reads, strict=True)])
     return groups
+
+
+def _sorted(channels: Mapping[str, list[int]]) -> Channel:
+    return {name: tuple(sorted(set(own))) for name, own in channels.items()}
 
 
 def _layers(model: nn.Module) -> dict[str, Layer]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from pytest_prunerob.compression.activations import with_largest
 from pytest_prunerob.compression.channels import without_channels
-from pytest_prunerob.errors import CompressionError
+from pytest_prunerob.compression.identities import without_blocks
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def rebuild(model: nn.Module, structure: Structure, *, inputs: tuple[int, int, i
         CompressionError: if the structure does not fit the network.
     """
     built = copy.deepcopy(model)
+    if structure.blocks:
+        built = without_blocks(built, structure.blocks)
     if structure.channels:
         built = without_channels(built, structure.channels, inputs=inputs)
-    if structure.blocks:
-        raise CompressionError(f"{type(model).__name__} cannot be rebuilt with {structure}")
     if structure.activations is not None:
         built = with_largest(built, structure.activations)
     return built

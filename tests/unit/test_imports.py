@@ -67,8 +67,8 @@ ALLOWED = {
     "compression": {"datasets", "errors", "facts", "subjects"},
     "resuming": {"store", "training"},
     "models": {
-        "budget", "cells", "compression", "datasets", "errors", "fingerprint", "networks", "resuming", "store", "threads",
-        "trainers", "training",
+        "budget", "cells", "compression", "datasets", "errors", "fingerprint", "networks", "resuming", "store",
+        "threads", "trainers", "training",
     },
     "material": {
         "attacks", "corruptions", "datasets", "engine", "fingerprint", "oracle", "plans", "randomness", "subjects",

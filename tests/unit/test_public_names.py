@@ -24,6 +24,7 @@ def test_all_is_what_the_package_exports() -> None:
         "load_reference",
         "load_state",
         "presets",
+        "shrink",
         "table",
         "transfer",
         "within",
