@@ -29,10 +29,10 @@ AMOUNT = Fraction(1, 2)
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    """48 training digits."""
+    """32 training digits."""
     train = load("digits").train
     assert train is not None
-    return train.first(48)
+    return train.first(32)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def test_recalibration_is_the_mean_and_variance_of_the_training_half(data: Datas
     assert int(norm.num_batches_tracked) == 1
     assert same(dict(found.model.named_parameters()), dict(before.named_parameters()))
     # 600 samples go in three batches of 200 that count alike.
-    many = Dataset("many", data.x.repeat(13, 1, 1, 1)[:600], data.y.repeat(13)[:600], 10)
+    many = Dataset("many", data.x.repeat(19, 1, 1, 1)[:600], data.y.repeat(19)[:600], 10)
     parts = before[0](many.x).detach().double().split(200)  # type: ignore[index]
     norm = followed("bn-recalibration", "global-magnitude", dense, many, Recorder()).model[2]  # type: ignore[index]
     variance = torch.stack([part.var(dim=(0, 2, 3), unbiased=True) for part in parts]).mean(dim=0)

@@ -1,0 +1,38 @@
+"""What follows pruning, as a grid names it: a typo and a missing training are one sentence at collection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Suite
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            "network='cnn', training='standard', after='scratch-f'",
+            "test_suite.py: unknown after 'scratch-f': allowed are adversarial-retraining, *; "
+            "did you mean 'scratch-*'[?]",
+        ),
+        (
+            "dense='made:dense', after='bn-recalibration'",
+            "test_suite.py: bn-recalibration needs training samples and a training: write cells(dataset=..., "
+            "training='standard') beside it",
+        ),
+    ],
+)
+def test_a_scheme_that_does_not_fit_stops_the_collection(
+    given: str, sentence: str, suite: Suite, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest("")
+    run = suite(
+        f"@cells(dataset='digits', method='filter-l1', sparsity='0.5', {given})\n"
+        "def test_it(pruned):\n    assert pruned.accuracy() >= 0.5\n"
+    )
+    assert run.ret == 2
+    run.result.stdout.fnmatch_lines([sentence])
+    assert "Traceback" not in run.all
