@@ -18,7 +18,7 @@ from tests.conformance.quick import residual
 class Stage(nn.Module):
     """A stem and two blocks of which the first has a projection of stride 1, as the first stage of a ResNet-50."""
 
-    def __init__(self, stride: int = 1) -> None:
+    def __init__(self, stride: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, 3, 1)
         self.inner1, self.outer1 = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 4, 1)
@@ -74,7 +74,7 @@ def test_convolutions_belong_together_where_their_outputs_meet() -> None:
 def test_layers_are_exempt_with_all_they_are_joined_with() -> None:
     assert prunable(Stage(), "m") == [("inner1",), ("outer1", "projection", "outer2"), ("inner2",)]
     # A stride in the projection exempts the stream that it joins, one in the block that block's own layer.
-    assert prunable(Stage(stride=2), "m") == [("inner1",)]
+    assert prunable(Stage(stride=(1, 2)), "m") == [("inner1",)]
     assert prunable(Kinds(), "m") == [("wide", "depthwise"), ("left",), ("right",), ("gated", "gate")]
     resnet = build("resnet18", inputs=(3, 32, 32), classes=10, seed=0)
     names = [name for group in prunable(resnet, "m") for name in group]
