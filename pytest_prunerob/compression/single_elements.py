@@ -61,6 +61,15 @@ class SingleElements:
         """``|L_i| / |S|`` by loss in points."""
         return {loss: Fraction(len(self.within(loss)), len(self.singles)) for loss in self.losses}
 
+    def ranked(self) -> tuple[Element, ...]:
+        """All elements: by the smallest loss that they are within, then the most robust, then the most accurate."""
+        levels: dict[Element, int] = {}
+        for loss in sorted(self.losses, reverse=True):
+            levels |= dict.fromkeys(self.within(loss), loss)
+        worst = max(self.losses, default=0) + 1
+        singles = sorted(self.singles, key=lambda one: (levels.get(one.element, worst), -one.robust, -one.clean))
+        return tuple(one.element for one in singles)
+
 
 def single_elements(
     model: nn.Module,
@@ -113,7 +122,7 @@ def compress(
     sample = drawn(data, SAMPLES, generator)
     assert sample is not None  # Method.data
     tried = _each(pruned, found, partial(_fgsm_accuracies, sample=sample), LOSSES)
-    order = {one: place for place, one in enumerate(_ranked(tried))}
+    order = {one: place for place, one in enumerate(tried.ranked())}
     if structures == "layers":
         whole = removable(pruned, name, instead=NAMES["filters"])
         count = -(-amount.numerator * len(whole) // amount.denominator)
@@ -154,16 +163,6 @@ def _each(
         with elements.without(model, element):
             singles.append(Single(element, *both(model)))
     return SingleElements(clean, robust, tuple(singles), losses)
-
-
-def _ranked(tried: SingleElements) -> list[Element]:
-    """All elements, those first that should be removed."""
-    levels: dict[Element, int] = {}
-    for loss in sorted(tried.losses, reverse=True):
-        levels |= dict.fromkeys(tried.within(loss), loss)
-    worst = max(tried.losses) + 1
-    singles = sorted(tried.singles, key=lambda one: (levels.get(one.element, worst), -one.robust, -one.clean))
-    return [one.element for one in singles]
 
 
 def _fgsm_accuracies(model: nn.Module, *, sample: Dataset) -> tuple[Fraction, Fraction]:

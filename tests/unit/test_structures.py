@@ -267,6 +267,7 @@ def test_both_inequalities_of_algorithm_2_are_strict() -> None:
     sets = {loss: [element.index for element in found.within(loss)] for loss in found.losses}
     assert sets == {0: [1], 1: [0, 1], 2: [0, 1], 3: [0, 1, 3], 4: [0, 1, 3], 5: [0, 1, 3]}
     assert found.shares()[3] == Fraction(3, 5)
+    assert [element.index for element in found.ranked()] == [1, 0, 3, 4, 2]
     assert found.clean == Fraction("0.9")
 
 
