@@ -68,7 +68,7 @@ ALLOWED = {
     "resuming": {"store", "training"},
     "models": {
         "budget", "cells", "compression", "datasets", "errors", "fingerprint", "networks", "resuming", "store",
-        "threads", "trainers", "training",
+        "subjects", "threads", "trainers", "training",
     },
     "material": {
         "attacks", "corruptions", "datasets", "engine", "fingerprint", "oracle", "plans", "randomness", "subjects",
