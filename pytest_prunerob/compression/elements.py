@@ -83,7 +83,9 @@ def logits_without(model: nn.Module, found: Sequence[Element], x: Tensor) -> Ite
     where = _first_nodes(model, nodes)
     waiting: dict[int, list[int]] = {}
     for place, element in enumerate(found):
-        waiting.setdefault(min(where[name] for name in element.parameters), []).append(place)
+        # What is never called, such as a head for training, changes nothing: it waits for the output.
+        first = min((where[name] for name in element.parameters if name in where), default=len(nodes) - 1)
+        waiting.setdefault(first, []).append(place)
     runner = fx.Interpreter(fx.GraphModule(model, graph))
     device = next(model.parameters()).device
     for batch in torch.split(x, BATCH):

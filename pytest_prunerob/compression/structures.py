@@ -142,7 +142,8 @@ def _filters_gone(
     if total == 0:
         return masks
     wanted = max(math.ceil(step * (len(found) + total)) - len(gone), already)
-    ranked = {name: scores[name] for name in weights}
+    # A convolution that is never called, such as a head for training, has no feature maps: it goes first.
+    ranked = {name: scores.get(name, torch.zeros(len(weight))) for name, weight in weights.items()}
     share = Fraction(wanted, total)
     chosen = weakest(ranked, share, scope="global", kept=kept, method=method, unit="filters")
     return masks_of(model, "filters", chosen)

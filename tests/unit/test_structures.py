@@ -203,6 +203,15 @@ def test_a_plain_network_has_no_layers_to_remove(method: str, instead: str, digi
         compress(model, method=method, amount="0.5", data=digits)
 
 
+@pytest.mark.parametrize("method", sorted(f"filters-{name}" for name in CRITERIA if name != "l1"))
+def test_a_head_that_is_never_called_goes_first(method: str) -> None:
+    model = Tiny([[1.0], [0.7], [0.3]], [0.1] * 3, [[1.0, 2.0, 3.0], [3.0, 2.0, 0.0]])
+    model.head = nn.Conv2d(3, 4, 1)
+    x = torch.rand(8, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    found = compress(model, method=method, amount="0.4", data=sample(x, [0, 1] * 4))
+    assert found.layers == {"conv": (0, 3), "head": (3, 4)}
+
+
 def test_what_is_taken_out_comes_back_bit_for_bit() -> None:
     model = residual()
     before = fingerprint(model)
