@@ -1,8 +1,12 @@
 """ResNets with pre-activation blocks: He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv:1603.05027.
 
 The sum of the last block is normalised and activated, as the paper says (appendix). ResNet-18 is the CIFAR form with a
-3×3 stem. ResNet-8 has the three stages of the 6n + 2 layers of He et al. 2016 (arXiv:1512.03385, Sec. 4.2) with n = 1;
-Merkle et al. 2021 (arXiv:2108.08560) name it without its widths.
+3×3 stem. ResNet-8 has the three stages of the 6n + 2 layers of He et al. 2016 (arXiv:1512.03385, Sec. 4.2) with n = 1.
+
+Merkle et al. 2021 (arXiv:2108.08560) name both by their depth and their blocks. The code that they publish
+(FlorianMerkle/network-pruning-and-robustness) differs from these: a ReLU follows every convolution, nothing skips a
+block that changes the shape, and ResNet-8 has a stem of 32 filters and three such blocks of 64, 128 and 256, all of
+stride 2, so that it has no block with an identity shortcut.
 
 Inputs are in [0, 1] and not normalised inside. The state-dict names are those of RobustBench's pre-activation ResNets
 with ``bn_before_fc``, whose checkpoints expect normalised inputs: give them to ``Model`` with their ``mean`` and
