@@ -70,7 +70,7 @@ NETWORKS: dict[str, Network] = {
         Network("resnet32", resnet32, "He et al. 2016, arXiv:1512.03385, Sec. 4.2, with projections (option B)"),
         Network("resnet38", resnet38, "Hu et al. 2020, arXiv:2002.10025: 6n + 2 layers, with projections (option B)"),
         Network("resnet56", resnet56, "He et al. 2016, arXiv:1512.03385, Sec. 4.2, with projections (option B)"),
-        Network("preact-resnet8", preact_resnet8, "Merkle et al. 2021, arXiv:2108.08560; the widths are ours"),
+        Network("preact-resnet8", preact_resnet8, "He et al. 2016, arXiv:1603.05027; the depth of Merkle et al. 2021"),
         Network("preact-resnet18", preact_resnet18, "He et al. 2016, arXiv:1603.05027, in its CIFAR form"),
         Network("wrn-16-4", wrn_16_4, "Zagoruyko & Komodakis 2016, arXiv:1605.07146"),
         Network("wrn-28-4", wrn_28_4, "Zagoruyko & Komodakis 2016, arXiv:1605.07146"),
