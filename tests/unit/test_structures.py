@@ -81,7 +81,11 @@ def scored_blocks(name: str, data: Dataset) -> list[float]:
 def test_l1_is_the_mean_absolute_weight() -> None:
     model = Tiny([[1.0, -3.0], [0.5, 0.0]], [9.0, 9.0], [[1.0, 1.0]])
     assert scored("l1", model, sample(torch.zeros(1, 2, 2, 2))) == [2.0, 0.25]
-    assert scored_blocks("l1", sample(torch.zeros(1, 1, 2, 2))) == [0.5, 0.0]
+    network = residual()
+    with torch.no_grad():
+        network.get_parameter("blocks.2.conv1.weight").fill_(-0.75)
+        network.get_parameter("blocks.2.conv2.weight").fill_(0.25)
+    assert CRITERIA["l1"].blocks(network, blocks(network), None)[2] == 0.5
 
 
 def test_expected_abs_is_the_mean_after_the_activation() -> None:
