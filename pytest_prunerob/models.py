@@ -17,6 +17,7 @@ from pytest_prunerob import compression, datasets, networks, trainers, training
 from pytest_prunerob.budget import Budget
 from pytest_prunerob.cells import Cell
 from pytest_prunerob.compression import AFTER, METHODS, Method, Scheme, Structure, compress, rebuild
+from pytest_prunerob.compression.activations import LargestReLU, without_largest
 from pytest_prunerob.compression.channels import EXTRA
 from pytest_prunerob.datasets import Dataset, Splits
 from pytest_prunerob.errors import CellsError, CompressionError, DatasetError, StoreError, unknown
@@ -24,6 +25,7 @@ from pytest_prunerob.fingerprint import digest, fingerprint, sources
 from pytest_prunerob.networks import NETWORKS
 from pytest_prunerob.resuming import Slots
 from pytest_prunerob.store import SCHEMA, Store
+from pytest_prunerob.subjects import Model
 from pytest_prunerob.trainers import CellTrainer
 from pytest_prunerob.training import TRAININGS, fit, recipe
 
@@ -158,7 +160,7 @@ class Builder:
                 return model
             return rebuild(model, Structure.from_json(structure), inputs=self.splits(cell.dataset).test.inputs)
 
-        return self._kept(network, material, f"the model pruned by {what}", build)
+        return _with_twin(self._kept(network, material, f"the model pruned by {what}", build))
 
     def _trainer(self, cell: Cell, dense: nn.Module, train: Dataset, follows: Scheme, label: str) -> CellTrainer:
         return CellTrainer(
@@ -246,6 +248,13 @@ def _installed(method: Method) -> str | None:
         raise CompressionError(
             f"{method.name} needs {method.library}: pip install 'pytest-prunerob[{EXTRA}]'"
         ) from error
+
+
+def _with_twin(model: nn.Module) -> nn.Module:
+    """``model``; with the network without its jumps as its twin where it keeps its largest activations only."""
+    if not any(isinstance(part, LargestReLU) for part in model.modules()):
+        return model
+    return Model(model, twin=without_largest(model)).eval()
 
 
 def check_names(cell: Cell, axes: tuple[str, ...]) -> None:
