@@ -58,6 +58,7 @@ class Stopping:
     slot: Slot
     epoch: int | None = None
     seen: list[int] = field(default_factory=list)
+    scalers: list[dict[str, float]] = field(default_factory=list)
 
     def load(self, of: str) -> Saved | None:
         return self.slot.load(of)
@@ -68,6 +69,7 @@ class Stopping:
     def save(self, saved: Saved) -> None:
         self.slot.save(saved)
         self.seen.append(saved.facts["epoch"])
+        self.scalers.append(saved.facts.get("scaler", {}))
         if saved.facts["epoch"] == self.epoch:
             raise Interrupted
 
@@ -294,4 +296,6 @@ def test_a_mixed_training_is_continued_with_its_scale(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fitting, "mixes", lambda *_: True)
     how, store = quick("standard"), Store(tmp_path)
     interrupted(store, how)
-    assert equal(trained(how, Slots(store, KEY, print).next()), trained(how, None))
+    again = Stopping(Slots(store, KEY, print).next())
+    assert equal(trained(how, again), trained(how, None))
+    assert again.scalers[0]["_growth_tracker"] == 9  # three steps in each of three epochs
