@@ -33,4 +33,5 @@ def _taking_pixels(kind: type[nn.Module]) -> type[nn.Module]:
             logits: Tensor = super().forward((x - self.mean) / self.std)
             return logits
 
+    Normalised.__name__ = kind.__name__  # what messages call the network
     return Normalised

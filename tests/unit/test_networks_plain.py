@@ -176,6 +176,7 @@ def test_normalisation_is_inside_and_leaves_the_names(small: nn.Module) -> None:
     assert torch.equal(small(x), plain(shifted))
     assert not torch.equal(small(x), plain(x))
     assert list(small.state_dict()) == list(plain.state_dict()) == [name for name, _ in small.named_parameters()]
+    assert type(small).__name__ == "Sequential"
     traced = fx.symbolic_trace(small)
     assert torch.equal(traced(x), small(x))
     assert [name for name, _ in traced.named_parameters()] == list(plain.state_dict())
