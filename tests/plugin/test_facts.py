@@ -56,6 +56,7 @@ def test_facts_are_claimed_in_both_kinds_of_files(suite: Suite, pytester: pytest
         "test_not_faster": "xfailed",
         "test_in_training_mode": "failed",
     }
+    run.result.stdout.re_match_lines([r"measured: dense\+pruned\.latency_ratio \S+ \(between \S+ and \S+\)"])
     claims = {claim["text"]: claim for claim in run.results["claims"]}
     flops = claims["within(dense.flops() - 0.5 * pruned.flops(), 64, 0)"]["terms"]
     assert [(term["value"], term["n"], term["measurement"]) for term in flops] == [(128, 0, None), (128, 0, None)]

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from pytest_prunerob.budget import Budget
-from pytest_prunerob.claims import Claim, Measure, Quantity, Subject
+from pytest_prunerob.claims import Claim, Measure, Quantity, Reported, Subject
 from pytest_prunerob.errors import BudgetSpentError, ClaimError
 from pytest_prunerob.factsheet import Factsheet
+from pytest_prunerob.known import Known
 from pytest_prunerob.latency import latency_ratio
 from pytest_prunerob.ledger import Cost
+from pytest_prunerob.reported import Number
 from pytest_prunerob.speed import WARM_UP
 from pytest_prunerob.verdicts import Verdict, judge
 from tests.unit.test_speed import Clock, Slow
@@ -38,6 +40,8 @@ class Machinery:
     def built(self, claim: Claim) -> None: ...
 
     def known(self, measure: Measure) -> Any:
+        if measure.number is not None:
+            return Known(measure.number.low, measure.number.high, value=measure.number.value)
         return self.sheet.known(measure, [self.prepared[subject.role] for subject in measure.subjects])
 
     def judge(self, claim: Claim) -> Verdict:
@@ -91,6 +95,15 @@ def test_a_ratio_is_the_median_of_pairs_with_its_interval() -> None:
     assert open_.status == "inconclusive"
     assert open_.settle == "more pairs, such as latency_ratio(dense, pruned, 2, 32), or an idle machine"
     assert quantity.text == "latency_ratio(dense, pruned, 2, 8)"
+
+
+def test_a_published_time_is_no_matter_of_printed_digits() -> None:
+    clock = Clock()
+    machinery = Machinery(Slow("a", clock, *[9.0] * WARM_UP, 0.001, 0.003), clock=clock)
+    number = Number("2.0", Fraction(2), Fraction("1.95"), Fraction("2.05"), "table 3", "", "latency")
+    found = machinery.verdict(machinery.dense.latency(1, 2) >= Reported(machinery, number))  # type: ignore[arg-type]
+    assert found.status == "inconclusive"
+    assert found.settle.startswith("more runs, such as dense.latency(1, 8)")
 
 
 def test_too_few_pairs_settle_nothing() -> None:
