@@ -140,6 +140,16 @@ def test_what_no_weight_reads_goes() -> None:
     same_logits(model, narrow, (1, 8, 8))
 
 
+def test_a_channel_that_the_normalisation_ends_goes() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10)).eval()
+    model[1].weight.data[[0, 2]] = 0
+    model[1].bias.data[2] = 1  # a constant that goes on
+    narrow, structure = shrunk(model, torch.rand(1, 1, 8, 8))
+    assert structure.channels == {"0": (0,)}
+    same_logits(model, narrow, (1, 8, 8))
+
+
 def test_one_channel_of_a_layer_stays() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10)).eval()
