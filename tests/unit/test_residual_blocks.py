@@ -103,6 +103,13 @@ def tied() -> nn.Module:
     return nn.Sequential(model, model.other)
 
 
+def tied_by_a_parameter() -> nn.Module:
+    model = around(conv(), join=lambda m, x: m.other(x + m.branch(x)))
+    model.other = conv()
+    model.other.weight = model.get_parameter("branch.0.weight")
+    return model
+
+
 BLOCKS = {
     "plain": lambda: around(conv()),
     "branch first": lambda: around(conv(), join=lambda m, x: torch.add(m.branch(x), x)),
@@ -114,6 +121,7 @@ NONE = {
     "projected": lambda: around(conv(), join=lambda m, x: m.other(x) + m.branch(x)),
     "read elsewhere": lambda: around(conv(), join=through_twice),
     "weights used elsewhere": tied,
+    "a parameter used elsewhere": tied_by_a_parameter,
     "not zero for zero": lambda: around(conv(), nn.Sigmoid()),
     "normalised without a scale": lambda: around(conv(), nn.BatchNorm2d(2, affine=False)),
     "no parameters": lambda: around(nn.ReLU()),
