@@ -9,6 +9,7 @@ from itertools import chain
 
 from pytest_prunerob.errors import CompressionError, unknown
 
+OPTIONAL = {"torch-pruning": "structured"}  # the extra that brings a library
 HELP = "list the compression methods, what follows pruning, networks and trainings"
 
 
@@ -39,7 +40,7 @@ def methods() -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for method in METHODS.values():
         needs = [text for text, needed in (("training samples", method.data), ("training", method.trains)) if needed]
-        needs += [f"`{method.library}`"] if method.library is not None else []
+        needs += [f"extra `{OPTIONAL[method.library]}`"] if method.library in OPTIONAL else []
         scope = {"global": "the network", "local": "each layer"}[method.scope]
         taken = "yes" if method.iterations else "–"
         yield f"| {method.name} | {method.unit} | {scope} | {', '.join(needs) or '–'} | {taken} | {method.source} |"
@@ -56,4 +57,37 @@ def after() -> Iterator[str]:
         yield f"| {scheme.name} | {steps} | {'yes' if scheme.finish is not None else '–'} | {scheme.source} |"
 
 
-PARTS: dict[str, Callable[[], Iterator[str]]] = {"methods": methods, "after": after}
+def networks() -> Iterator[str]:
+    """A row for each network of ``NETWORKS``: the inputs it takes."""
+    from pytest_prunerob.networks import NETWORKS
+
+    yield "| network | inputs | source |"
+    yield "|---|---|---|"
+    for network in NETWORKS.values():
+        yield f"| {network.name} | {network.allowed.removeprefix('inputs with ')} | {network.source} |"
+
+
+def trainings() -> Iterator[str]:
+    """A row for each recipe of ``TRAININGS``; in brackets the values on the digits where they are others."""
+    from pytest_prunerob.training import TRAININGS, recipe
+
+    yield "| training | epochs | batch | optimizer | learning rate | schedule | adversary | ε | steps | augmentation |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for name, usual in TRAININGS.items():
+        digits = recipe(name, dataset="digits")
+        columns = ("epochs", "batch_size", "optimizer", "lr", "schedule", "adversary", "eps", "steps", "augmentation")
+        pairs = ((getattr(usual, column), getattr(digits, column)) for column in columns)
+        cells = (_shown(one) if one == other else f"{_shown(one)} ({_shown(other)})" for one, other in pairs)
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _shown(value: object) -> str:
+    return "–" if value in (None, "none", 0) else str(value)
+
+
+PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "methods": methods,
+    "after": after,
+    "networks": networks,
+    "trainings": trainings,
+}

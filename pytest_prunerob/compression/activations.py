@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
 from pytest_prunerob.compression.amounts import parse_amount
+from pytest_prunerob.compression.units import traced
 from pytest_prunerob.errors import CompressionError
 
 
@@ -61,12 +63,28 @@ def with_largest(model: nn.Module, amount: str) -> nn.Module:
             f"activation pruning replaces nn.ReLU modules and {type(model).__name__} has none; allowed are networks "
             "whose activations are nn.ReLU modules, such as cnn"
         )
+    by_call = _calls_relu(model)
+    if by_call:
+        raise CompressionError(
+            f"activation pruning replaces nn.ReLU modules and {type(model).__name__} also calls {by_call} itself, "
+            "which would stay; allowed are networks whose activations are all nn.ReLU modules, such as cnn"
+        )
     return _replaced(model, nn.ReLU, lambda: LargestReLU(amount))
 
 
 def without_largest(model: nn.Module) -> nn.Module:
     """A copy of ``model`` with a plain ``nn.ReLU`` for each ``LargestReLU``: the network without the jumps."""
     return _replaced(model, LargestReLU, nn.ReLU)
+
+
+def _calls_relu(model: nn.Module) -> str:
+    """The name of a ReLU that ``model`` calls as a function; the empty string for none, or if torch.fx cannot tell."""
+    with suppress(CompressionError):
+        for node in traced(model, "finding activations needs the graph of the network").nodes:
+            name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+            if node.op in ("call_function", "call_method") and name in ("relu", "relu_"):
+                return str(name)
+    return ""
 
 
 def _replaced(model: nn.Module, old: type[nn.Module], new: Callable[[], nn.Module]) -> nn.Module:

@@ -56,6 +56,8 @@ def prune(
     name = f"{kind}-{criterion.name}"
     pruned = copy.deepcopy(model).eval()
     found = removable(pruned, name, instead=f"filters-{criterion.name}") if kind != "filters" else ()
+    if kind != "layers":
+        weights_of(pruned, "filters", name)  # raises where there are none
     sample = drawn(data, criterion.samples, generator)
     masks, steps = Masks({}), constant_ratio(amount, iterations)
     gone: tuple[Block, ...] = ()

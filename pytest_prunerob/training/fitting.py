@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -140,11 +139,11 @@ def _train(
     """The epochs that are left, up to ``last``; ``book`` may keep each that is over."""
     (x, y), recipe = train, task.recipe
     augment = augmenting(recipe, x, task.classes)
-    batches, replays = math.ceil(len(x) / recipe.batch_size), recipe.replays
+    batches, replays = len(_batches(torch.arange(len(x)), recipe.batch_size)), recipe.replays
     whole = task.epochs * batches
     while state.epoch < last and not state.watch.over(recipe):
         order = torch.randperm(len(x), generator=state.generator).to(x.device)
-        for number, chosen in enumerate(torch.split(order, recipe.batch_size)):
+        for number, chosen in enumerate(_batches(order, recipe.batch_size)):
             inputs, labels = augment(x[chosen], y[chosen])
             begun = state.epoch * batches + number
             for replay in range(replays):
@@ -204,6 +203,14 @@ def _loss(model: nn.Module, inputs: Tensor, x: Tensor, y: Tensor, recipe: Recipe
     near, far = functional.log_softmax(clean, dim=1), functional.log_softmax(model(inputs), dim=1)
     apart = functional.kl_div(far, near, reduction="batchmean", log_target=True)
     return functional.cross_entropy(clean, y) + recipe.beta * apart
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """``order`` in batches of ``size``; a last one of a single sample, which has no variance, joins its neighbour."""
+    chunks = list(torch.split(order, size))
+    if len(chunks) > 1 and len(chunks[-1]) == 1:
+        chunks[-2:] = [torch.cat(chunks[-2:])]
+    return chunks
 
 
 def _split(data: Dataset, recipe: Recipe, device: str, generator: torch.Generator) -> tuple[Samples, Samples | None]:

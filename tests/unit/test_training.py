@@ -143,6 +143,21 @@ def test_crafting_moves_no_batch_statistics(few: Dataset) -> None:
     assert torch.equal(mean, before)
 
 
+def test_a_last_batch_of_one_sample_joins_the_one_before(few: Dataset) -> None:
+    # A normalisation of 1×1 maps in train mode has no variance of a single sample.
+    model = nn.Sequential(nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10))
+    fit(
+        model,
+        few.first(33),
+        replace(TRAININGS["standard"], batch_size=16),
+        seed=0,
+        device="cpu",
+        epochs=1,
+        progress=False,
+    )
+    assert int(model[1].num_batches_tracked) == 2
+
+
 def test_a_loss_that_is_not_finite_stops_training(few: Dataset) -> None:
     model = cnn()
     with torch.no_grad():
