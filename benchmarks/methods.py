@@ -3,8 +3,8 @@
     python -m benchmarks.methods [--profile NAME ...] [--store FOLDER]
 
 Runs the first claim of ``robustness_suites/compression`` under each of its profiles and prints, for every method, the
-accuracy of the dense and the compressed model and their robust accuracy under AutoAttack standard (Linf, ε = 0.2), with
-the number of samples. Results are kept in the store, so that a killed run goes on where it was.
+robust accuracy of the dense and of the compressed models under AutoAttack (Linf, ε = 0.2, its first two stages; all four
+for activation pruning), with the number of samples. Results are kept in the store, so that a killed run goes on where it was.
 """
 
 from __future__ import annotations

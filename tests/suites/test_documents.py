@@ -98,6 +98,14 @@ def test_the_claims_of_the_how_to_page(run: Run, tmp_path: Path) -> None:
     assert "10 passed" in run("-m", "pytest", "-q", "-W", "error", STORE, cwd=tmp_path).stdout
 
 
+def test_the_claim_and_the_fixture_of_the_compression_page(run: Run, tmp_path: Path) -> None:
+    claim, conftest = _blocks("docs/compression.md", "python")
+    (tmp_path / "test_compression.py").write_text(claim)
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    assert "1 passed" in run("-m", "pytest", "-q", "-W", "error", STORE, cwd=tmp_path).stdout
+
+
 def test_every_make_target_of_the_documents_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = set()
