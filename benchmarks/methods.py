@@ -3,8 +3,8 @@
     python -m benchmarks.methods [--profile NAME ...] [--store FOLDER]
 
 Runs the first claim of ``robustness_suites/compression`` under each of its profiles and prints, for every method, the
-robust accuracy of the dense and of the compressed models under AutoAttack (Linf, ε = 0.2, its first two stages; all four
-for activation pruning), with the number of samples. Results are kept in the store, so that a killed run goes on where it was.
+robust accuracy of the dense and of the compressed models with the number of samples: AutoAttack in Linf at ε = 0.2, its
+first two stages (all four for activation pruning). Results are kept in the store, so that a killed run goes on.
 """
 
 from __future__ import annotations

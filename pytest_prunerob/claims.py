@@ -274,6 +274,11 @@ class Claim:
         if not any(difference.terms for difference in differences):
             raise ClaimError(f"'{text}' compares numbers only: nothing is measured")
         metrics = {measure.metric for difference in differences for measure, _ in difference.terms}
+        timed = {m.subjects for d in differences for m, _ in d.terms if m.metric == "latency"}
+        if len(timed) > 1:
+            raise ClaimError(
+                f"'{text}' compares times that are not taken in turns: write latency_ratio(dense, pruned) instead"
+            )
         if "clever" in metrics and (others := sorted(metrics - {"clever", "reported"})):
             raise ClaimError(
                 f"'{text}' adds an estimate to what was measured: claim clever(...) apart from {others[0]}"

@@ -37,6 +37,27 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in weights}
 
 
+def reparametrised(model: nn.Module) -> str:
+    """The name of a convolution or linear layer whose weight is computed from other tensors; empty where there is none.
+
+    Such are those under ``torch.nn.utils.prune``, weight or spectral normalisation and other parametrisations.
+    """
+    kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+    for name, module in model.named_modules():
+        if isinstance(module, kinds) and "weight" not in dict(module.named_parameters(recurse=False)):
+            return name or type(module).__name__
+    return ""
+
+
+def _require_plain(model: nn.Module, what: str) -> None:
+    name = reparametrised(model)
+    if name:
+        raise ModelError(
+            f"{what} of {type(model).__name__}: the weight of {name!r} is computed from other tensors; make it plain "
+            "first, such as by torch.nn.utils.prune.remove or parametrize.remove_parametrizations"
+        )
+
+
 def empty_filters(weight: Tensor) -> Tensor:
     """Which filters of a convolution are all zero; ``weight: (O, ...)`` gives a bool tensor ``(O,)``."""
     return (weight.detach() == 0).flatten(1).all(dim=1)
@@ -66,8 +87,10 @@ def sparsity(model: nn.Module, *, unit: Unit = "weights", scope: Scope = "prunab
     is read from). Biases are not looked at: a filter of zeros may emit a constant.
 
     Raises:
-        ModelError: for an unknown unit or scope, or a network that has nothing to count.
+        ModelError: for an unknown unit or scope, a network that has nothing to count, or one with a weight that is
+            computed from other tensors.
     """
+    _require_plain(model, "sparsity")
     if unit not in UNITS:
         raise ModelError(unknown("unit of sparsity", unit, UNITS))
     if scope not in SCOPES:
@@ -100,7 +123,12 @@ def parameters(model: nn.Module) -> int:
 
 
 def nonzeros(model: nn.Module) -> int:
-    """The number of parameters of ``model`` that are not exactly zero."""
+    """The number of parameters of ``model`` that are not exactly zero.
+
+    Raises:
+        ModelError: for a network with a weight that is computed from other tensors.
+    """
+    _require_plain(model, "nonzeros")
     return sum(int((parameter.detach() != 0).sum()) for parameter in model.parameters())
 
 

@@ -16,15 +16,17 @@ from pytest_prunerob.claims import Measure
 from pytest_prunerob.known import Bound, Known
 from pytest_prunerob.ledger import Cost
 from pytest_prunerob.measurement import Bench, Prepared
-from pytest_prunerob.statistics import mean_interval, median_interval
+from pytest_prunerob.statistics import median_interval, next_interval
 
 
 @dataclass
 class Factsheet:
     """The facts of one test. Each is measured once and kept, so that a timing is the same number in all its claims.
 
-    A timing is known as its two-sided interval at ``confidence``, and a claim that the interval does not settle is
-    open. Nothing is stored: another run, on another machine, takes its own times.
+    A timing is known as a two-sided interval at ``confidence``, and a claim that the interval does not settle is open.
+    Timings of one series hang together: a latency is known as the interval of one more forward, a ratio as that of the
+    median of its pairs, which another process may see elsewhere. Nothing is stored: another run, on another machine,
+    takes its own times.
     """
 
     bench: Bench
@@ -59,12 +61,12 @@ class Factsheet:
     def _latency(self, measure: Measure, prepared: Sequence[Prepared]) -> Known:
         size, runs = (int(number) for _, number in measure.options)
         (seconds,) = self._times(measure, prepared, size, runs)
-        mean, deviation, low, high = mean_interval([1000 * one for one in seconds], self.confidence)
+        mean, deviation, low, high = next_interval([1000 * one for one in seconds], self.confidence)
         note = (
             f"{measure.text}: {mean:.4g} ± {deviation:.2g} ms (mean ± sd of {runs} runs of {size} samples), "
-            f"{100 * self.confidence:g} % interval [{low:.4g}, {high:.4g}] ms, {self._conditions}"
+            f"{100 * self.confidence:g} % interval of one more [{low:.4g}, {high:.4g}] ms, {self._conditions}"
         )
-        more = f"more runs, such as {measure.subjects[0].role}.latency({size}, {4 * runs}), or an idle machine"
+        more = "a machine on which forwards take a time that varies less"
         return _timed(mean, max(low, 0.0), high, note, more)
 
     def _ratio(self, measure: Measure, prepared: Sequence[Prepared]) -> Known:

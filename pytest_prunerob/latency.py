@@ -31,6 +31,8 @@ def latency_ratio(dense: Subject, pruned: Subject, batch_size: int = 64, pairs: 
 def latency(subject: Subject, batch_size: int, runs: int) -> Quantity:
     """The mean time of a forward of ``batch_size`` samples over ``runs`` of them, in milliseconds.
 
+    A claim is judged by the interval in which one more forward lies. Two models are compared by ``latency_ratio``.
+
     Raises:
         ClaimError: for a batch below 1 or fewer than 2 runs.
     """

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_prunerob import compression, datasets, networks, trainers, training
+from pytest_prunerob import compression, datasets, facts, networks, trainers, training
 from pytest_prunerob.budget import Budget
 from pytest_prunerob.cells import Cell
 from pytest_prunerob.compression import AFTER, METHODS, Method, Scheme, Structure, compress, rebuild
@@ -130,7 +130,8 @@ class Builder:
             "seed": cell.seed,
             "torch": version("torch"),
             "library": _installed(method),
-            "sources": sources(compression, compression.after, training, trainers),
+            "sources": sources(compression, training, trainers, facts, datasets),
+            "torchvision": version("torchvision"),
         }
 
         def build(slots: Slots) -> tuple[nn.Module, dict[str, Any]]:
@@ -160,7 +161,7 @@ class Builder:
                 return model
             return rebuild(model, Structure.from_json(structure), inputs=self.splits(cell.dataset).test.inputs)
 
-        return _with_twin(self._kept(network, material, f"the model pruned by {what}", build))
+        return _with_twin(_undeclared(self._kept(network, material, f"the model pruned by {what}", build)))
 
     def _trainer(self, cell: Cell, dense: nn.Module, train: Dataset, follows: Scheme, label: str) -> CellTrainer:
         return CellTrainer(
@@ -236,7 +237,8 @@ class Builder:
             "training": asdict(recipe(cell.training, dataset=cell.dataset)),
             "seed": cell.seed,
             "torch": version("torch"),
-            "sources": sources(training, networks),
+            "sources": sources(training, networks, datasets),
+            "torchvision": version("torchvision"),
         }
 
 
@@ -248,6 +250,14 @@ def _installed(method: Method) -> str | None:
         raise CompressionError(
             f"{method.name} needs {method.library}: pip install 'pytest-prunerob[{EXTRA}]'"
         ) from error
+
+
+def _undeclared(model: nn.Module) -> nn.Module:
+    """``model`` without what was stated of the dense model it is made of: its clean accuracy and its float twin."""
+    if isinstance(model, Model):
+        model.accuracy = None
+        model.__dict__["twin"] = None
+    return model
 
 
 def _with_twin(model: nn.Module) -> nn.Module:

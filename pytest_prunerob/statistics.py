@@ -224,10 +224,11 @@ def lower_quantile(values: Sequence[float], share: Fraction) -> float:
     return sorted(values)[place]
 
 
-def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float, float]:
-    """Mean, standard deviation and the two-sided interval of the mean by Student's t: mean ± t·sd/√n.
+def next_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float, float]:
+    """Mean, standard deviation and the two-sided interval of one more value: mean ± t·sd·√(1 + 1/n), by Student's t.
 
-    It takes the values for independent and their mean for normal.
+    It takes the values for normal (Hahn & Meeker 1991, Sec. 4.7). Values of one series that hang together, such as
+    timings, say less about a mean than t·sd/√n claims.
 
     Raises:
         ClaimError: for fewer than two values.
@@ -238,7 +239,7 @@ def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, fl
     if n < 2:
         raise ClaimError(f"{n} values have no standard deviation: at least 2 are needed")
     mean, deviation = fmean(values), stdev(values)
-    half = float(t.isf((1.0 - confidence) / 2, n - 1)) * deviation / sqrt(n)
+    half = float(t.isf((1.0 - confidence) / 2, n - 1)) * deviation * sqrt(1 + 1 / n)
     return mean, deviation, mean - half, mean + half
 
 

@@ -6,12 +6,13 @@ import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 
+import torch
 from torch import Tensor, nn
 
 from pytest_prunerob.compression.choice import weakest
 from pytest_prunerob.compression.masks import Masks, apply
 from pytest_prunerob.compression.method import CompressedModel, Scope, Trainer
-from pytest_prunerob.compression.units import MaskUnit, kept_units, masks_of, removed, weights_of
+from pytest_prunerob.compression.units import MaskUnit, each, kept_units, masks_of, removed, weights_of
 
 Score = Callable[[nn.Module, str, Tensor], Tensor]
 Tune = Callable[[nn.Module, Masks], None]
@@ -44,6 +45,11 @@ def prune(
     masks = Masks({})
     if tune is None and trainer is not None:
         tune = trainer.fine_tune
+    if steps:  # what cannot be reached in the end is refused before anything is trained
+        held = _chosen(weights_of(pruned, unit, method), only)
+        alike = {name: torch.zeros(each(weight, unit).shape[:-1]) for name, weight in held.items()}
+        whole = {name: torch.ones(one.shape, dtype=torch.bool) for name, one in alike.items()}
+        weakest(alike, steps[-1], scope=scope, kept=whole, method=method, unit=unit, spare=spare)
     for step in steps:
         weights = _chosen(weights_of(pruned, unit, method), only)
         kept = {name: kept_units(masks, name, weight, unit) for name, weight in weights.items()}

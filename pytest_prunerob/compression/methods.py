@@ -28,6 +28,7 @@ from pytest_prunerob.compression.masks import Masks
 from pytest_prunerob.compression.method import CompressedModel, Method, Trainer
 from pytest_prunerob.datasets import Dataset
 from pytest_prunerob.errors import CompressionError, unknown
+from pytest_prunerob.facts import reparametrised
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -77,6 +78,12 @@ def compress(
         raise CompressionError(f"{method} takes no number of iterations; allowed is it for: {taking or 'none'}")
     if iterations is not None and iterations < 1:
         raise CompressionError(f"iterations={iterations}: at least one is needed")
+    computed = reparametrised(model)
+    if computed:
+        raise CompressionError(
+            f"{method}: the weight of {computed!r} of {type(model).__name__} is computed from other tensors; make it "
+            "plain first, such as by torch.nn.utils.prune.remove or parametrize.remove_parametrizations"
+        )
     if share == 0:
         return CompressedModel(copy.deepcopy(model).eval(), Masks({}), chosen.unit, share, {})
     if chosen.data and data is None:

@@ -5,22 +5,29 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.utils import parametrize, prune
+from torch.overrides import TorchFunctionMode
 
 from pytest_prunerob.compression.channels import Element, Layer, elements, without_channels
 from pytest_prunerob.compression.identities import idle, without_blocks
 from pytest_prunerob.compression.structure import Structure
 from pytest_prunerob.errors import CompressionError
+from pytest_prunerob.facts import reparametrised
 from pytest_prunerob.subjects import Model
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 TOLERANCE = 1e-5  # of the largest logit; what is removed is exactly zero, so only the order of sums differs
-PROBES = 4  # inputs of the caller, and as many random ones (ours)
+PROBES = 4  # inputs of the caller, and as many random ones of each kind (ours)
+COMPARES = "gt lt ge le eq ne greater less greater_equal less_equal equal not_equal isclose sign sgn signbit heaviside"
+RANKS = "argmax argmin sort argsort topk kthvalue median mode nanmedian unique histc searchsorted bucketize"
+REPLACES = "where nan_to_num isnan isfinite isinf nansum nanmean fmax fmin long int short bool item nonzero"
+DECIDES = frozenset(f"{COMPARES} {RANKS} {REPLACES}".split())
 
 
 def shrink(model: nn.Module, inputs: Tensor) -> nn.Module:
@@ -47,10 +54,11 @@ def shrink(model: nn.Module, inputs: Tensor) -> nn.Module:
 
 def shrunk(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Structure]:
     """What :func:`shrink` returns, and what it took out: first the blocks, then the channels of what is left."""
-    if prune.is_pruned(model) or parametrize.is_parametrized(model):
+    computed = reparametrised(model)
+    if computed:
         raise CompressionError(
-            f"{type(model).__name__} has reparametrised weights: make them plain before it is shrunk, "
-            "torch.nn.utils.prune.remove(layer, 'weight')"
+            f"{type(model).__name__} computes the weight of {computed!r} from other tensors: make it plain before it "
+            "is shrunk, such as by torch.nn.utils.prune.remove"
         )
     if inputs.ndim < 2 or len(inputs) == 0:
         raise CompressionError(f"shrink needs example inputs (N, C, H, W), received the shape {tuple(inputs.shape)}")
@@ -119,6 +127,7 @@ def _unused_inputs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor
     unused: dict[str, Tensor] = {}
     names = {module: name for name, module in model.named_modules()}
 
+    @_undecided
     def layer(module: nn.Module, args: tuple[Tensor, ...], _: Tensor) -> Tensor:
         assert isinstance(module, Layer)
         dim = 1 if isinstance(module, _ConvNd) else -1
@@ -130,15 +139,53 @@ def _unused_inputs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor
         out: Tensor = module.forward(x.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf))
         return out.movedim(dim, -1).masked_fill(open_, torch.nan).movedim(-1, dim)
 
+    @_undecided
     def norm(module: nn.Module, _: tuple[Tensor, ...], out: Tensor) -> Tensor:
         assert isinstance(module, _BatchNorm)
         if not module.affine:
             return out
         return torch.where(module.weight == 0, module.bias, out.movedim(1, -1)).movedim(-1, 1)
 
-    with torch.no_grad(), _hooked(model, layer, norm):
+    with torch.no_grad(), _hooked(model, layer, norm), _Decisions(model):
         model(torch.full((1, *shape), torch.nan, device=next(model.parameters()).device))
     return unused
+
+
+class _Decisions(TorchFunctionMode):
+    """Refuses the functions that make a number of NaN within this context: comparisons, ranks, whole numbers.
+
+    Behind one of them a number no longer means that it is the same for every input.
+    """
+
+    own = False  # whether a hook of ours is running
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call ``func`` unless it decides by numbers."""
+        name = str(getattr(func, "__name__", "")).strip("_")
+        if not _Decisions.own and name in DECIDES:
+            raise CompressionError(
+                f"shrink follows what is zero for every input, and {type(self.model).__name__} decides by its numbers "
+                f"({name}); allowed are networks without comparisons, such as those of this package"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def _undecided(hook: Hook) -> Hook:
+    """``hook`` may compare: it knows what NaN means."""
+
+    @wraps(hook)
+    def quiet(*args: Any) -> Tensor:
+        _Decisions.own = True
+        try:
+            return hook(*args)
+        finally:
+            _Decisions.own = False
+
+    return quiet
 
 
 def _reading(layer: Layer) -> Tensor:
@@ -172,7 +219,9 @@ def _probes(model: nn.Module, inputs: Tensor) -> Tensor:
     """The first inputs of the caller and random ones of the same shape, on the device of ``model``."""
     drawn = torch.rand((PROBES, *inputs.shape[1:]), generator=torch.Generator().manual_seed(0))
     given = inputs[:PROBES].detach().to(drawn)
-    return torch.cat([given, drawn]).to(next(model.parameters()))
+    # Dim and bright ones too, and the ends of the range.
+    ends = torch.stack([torch.zeros_like(drawn[0]), torch.ones_like(drawn[0])])
+    return torch.cat([given, drawn, drawn / 8, 1 - drawn / 8, ends]).to(next(model.parameters()))
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:

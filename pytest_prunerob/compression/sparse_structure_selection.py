@@ -64,6 +64,11 @@ class Selection:
 
     def __call__(self, model: nn.Module, done: float) -> None:
         """One step (Eqs. 10 to 12) by the gradients of the batch, in place of what the optimizer made of the λ."""
+        if any(factor.grad is not None and not bool(factor.grad.isfinite().all()) for factor in self.factors.values()):
+            with torch.no_grad():  # a step that mixed precision skips
+                for name, factor in self.factors.items():
+                    factor.copy_(self.values.get(name, torch.ones_like(factor)))
+            return
         rate = next(rate for until, rate in RATES if done <= until)
         with torch.no_grad():
             for name, factor in self.factors.items():

@@ -102,7 +102,8 @@ def build_model(
         pruned = any(value is not None for value in how.values())
         given = {"network": network, "training": training, **how, "seed": seed}
         wanted = {name: value for name, value in given.items() if value is not None}
-        one = cell.another(wanted, keep=("network", "training", "seed", *(how if pruned else ())))
+        kept = [name for name in how if name != "iterations" or method is None] if pruned else []
+        one = cell.another(wanted, keep=("network", "training", "seed", *kept))
         check_names(one, ("dataset", "network", "training", *(("method",) if pruned else ())))
         shared = _runtime(request)
         with shared.visible():

@@ -166,7 +166,7 @@ def _step(task: _Task, state: State, x: Tensor, y: Tensor) -> None:
     model, recipe, masks = task.model, task.recipe, task.masks
     if recipe.adversary == "free":
         if state.noise is None:
-            state.noise = torch.zeros((recipe.batch_size, *x.shape[1:]), device=x.device)
+            state.noise = torch.zeros((recipe.batch_size + 1, *x.shape[1:]), device=x.device)
         inputs = (x + state.noise[: len(x)]).clamp(0, 1).requires_grad_()
     else:
         inputs = crafted(model, x, y, recipe, state.generator)

@@ -217,5 +217,30 @@ def test_reparametrised_weights_and_no_samples_are_one_sentence() -> None:
     ):
         shrink(model, torch.rand(0, 1, 8, 8))
     prune.l1_unstructured(model[0], "weight", 4)
-    with pytest.raises(CompressionError, match="Sequential has reparametrised weights: make them plain"):
+    with pytest.raises(
+        CompressionError, match="Sequential computes the weight of '0' from other tensors: make it plain"
+    ):
         shrink(model, torch.rand(1, 1, 8, 8))
+
+
+class Gated(nn.Module):
+    """A convolution that adds to the output on bright inputs only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.rare = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3)
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.rare(x).mean((2, 3))
+        bright = x.mean((1, 2, 3))[:, None] > 0.9
+        gated: Tensor = self.linear(self.conv(x).mean((2, 3)) + torch.where(bright, pooled, torch.zeros_like(pooled)))
+        return gated
+
+
+def test_networks_that_decide_by_their_numbers_are_refused() -> None:
+    """What is zero on all probes need not be zero behind a comparison."""
+    with pytest.raises(
+        CompressionError, match=r"Gated decides by its numbers \((gt|where)\); allowed are networks without"
+    ):
+        shrink(Gated().eval(), torch.rand(2, 1, 8, 8))

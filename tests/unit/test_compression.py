@@ -320,3 +320,18 @@ def test_masks_combine_to_what_both_keep_and_must_fit() -> None:
         apply(nn.Linear(3, 2), Masks({"weight": torch.ones(3, dtype=torch.bool)}))
     with pytest.raises(CompressionError, match=r"shapes \(3,\) and \(1,\) do not combine"):
         _ = one & Masks({"a": torch.tensor([True])})
+
+
+def test_weights_that_are_computed_from_others_are_not_pruned_around() -> None:
+    model = nn.Sequential(
+        torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3)), nn.Flatten(), nn.Linear(4, 2)
+    )
+    for method in ("global-magnitude", "filter-l1"):
+        with pytest.raises(CompressionError, match=f"{method}: the weight of '0' of Sequential is computed from other"):
+            compress(model, method=method, amount="0.5")
+
+
+def test_an_amount_that_cannot_be_reached_is_refused_before_anything_is_trained() -> None:
+    trainer = SimpleNamespace(fine_tune=lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(CompressionError, match=r"filter-l1: sparsity 0\.99 means 111 of 112 filters"):
+        compress(network("cnn"), method="filter-l1", amount="0.99", trainer=trainer)  # type: ignore[arg-type]

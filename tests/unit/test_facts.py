@@ -135,3 +135,14 @@ def test_size_writes_tied_weights_once_per_name() -> None:
     untied = facts.size_bytes(nn.Sequential(one, two))
     two.weight = one.weight
     assert facts.size_bytes(nn.Sequential(one, two)) == untied
+
+
+def test_weights_that_are_computed_from_others_are_not_counted() -> None:
+    """A pruned convolution under a hook would vanish from the count, and the rest look sparse."""
+    pruned = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    torch.nn.utils.prune.identity(pruned[0], "weight")
+    normalised = nn.Sequential(nn.Flatten(), torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)))
+    for model, name in ((pruned, "'0'"), (normalised, "'1'")):
+        for fact in (facts.sparsity, facts.nonzeros):
+            with pytest.raises(ModelError, match=f"the weight of {name} is computed from other tensors; make it plain"):
+                fact(model)

@@ -58,25 +58,25 @@ def of(quantity: Quantity) -> Measure:
     return quantity.terms[0][0]
 
 
-def test_a_mean_time_is_known_as_its_interval() -> None:
-    """Five runs of 1 to 5 ms: mean 3 ms, standard deviation √2.5 ms, and t(0.975, 4) = 2.776."""
+def test_a_mean_time_is_known_as_the_interval_of_one_more() -> None:
+    """Five runs of 11 to 15 ms: mean 13 ms, standard deviation √2.5 ms, and t(0.975, 4) = 2.776."""
     clock = Clock()
-    seconds = [0.5] * WARM_UP + [0.001, 0.002, 0.003, 0.004, 0.005, 77.0]
+    seconds = [0.5] * WARM_UP + [0.011, 0.012, 0.013, 0.014, 0.015, 77.0]
     machinery = Machinery(Slow("a", clock, *seconds), clock=clock)
     quantity = machinery.dense.latency(batch_size=6, runs=5)
-    half = 2.7764451 * math.sqrt(2.5 / 5)
+    half = 2.7764451 * math.sqrt(2.5 * 1.2)
     known = machinery.known(of(quantity))
-    assert (float(known.low), float(known.high)) == pytest.approx((3 - half, 3 + half))
-    assert float(known.number) == pytest.approx(3)
-    assert machinery.verdict(quantity <= 3 + 1.001 * half).status == "supported"
-    assert machinery.verdict(quantity <= 3 - 1.001 * half).status == "refuted"
-    between = machinery.verdict(quantity <= 3 + 0.999 * half)
+    assert (float(known.low), float(known.high)) == pytest.approx((13 - half, 13 + half))
+    assert float(known.number) == pytest.approx(13)
+    assert machinery.verdict(quantity <= 13 + 1.001 * half).status == "supported"
+    assert machinery.verdict(quantity <= 13 - 1.001 * half).status == "refuted"
+    between = machinery.verdict(quantity <= 13 + 0.999 * half)
     assert between.status == "inconclusive"
-    assert between.settle == "more runs, such as dense.latency(6, 20), or an idle machine"
+    assert between.settle == "a machine on which forwards take a time that varies less"
     assert between.reason.startswith(
-        "dense.latency(6, 5): 3 ± 1.6 ms (mean ± sd of 5 runs of 6 samples), 95 % interval [1.037, 4.963] ms, cpu"
+        "dense.latency(6, 5): 13 ± 1.6 ms (mean ± sd of 5 runs of 6 samples), 95 % interval of one more [8.191, 17.81]"
     )
-    assert between.terms[0].interval == pytest.approx((3 - half, 3 + half))
+    assert between.terms[0].interval == pytest.approx((13 - half, 13 + half))
     assert len(clock.called) == WARM_UP + 5, "timed once, the same number in every claim"
     assert [cost.forward for cost in machinery.spent] == [6 * (WARM_UP + 5)]
 
@@ -103,7 +103,7 @@ def test_a_published_time_is_no_matter_of_printed_digits() -> None:
     number = Number("2.0", Fraction(2), Fraction("1.95"), Fraction("2.05"), "table 3", "", "latency")
     found = machinery.verdict(machinery.dense.latency(1, 2) >= Reported(machinery, number))  # type: ignore[arg-type]
     assert found.status == "inconclusive"
-    assert found.settle.startswith("more runs, such as dense.latency(1, 8)")
+    assert found.settle.startswith("a machine on which")
 
 
 def test_too_few_pairs_settle_nothing() -> None:
@@ -131,6 +131,10 @@ def test_wrong_numbers_and_subjects_are_one_sentence() -> None:
         (lambda: machinery.dense.latency(1.5), r"latency\(batch_size=1\.5\): whole numbers"),  # type: ignore[arg-type]
         (lambda: latency_ratio(machinery.dense, machinery.pruned, pairs=True), r"latency_ratio\(pairs=True\): whole"),
         (lambda: latency_ratio(machinery.dense, other), r"latency_ratio\(dense, other\) needs one dataset: d, e"),
+        (
+            lambda: machinery.dense.latency() * 2 <= machinery.pruned.latency(),
+            "not taken in turns: write latency_ratio",
+        ),
         (lambda: latency_ratio(machinery.dense, "pruned"), r"takes two subjects, received str"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ClaimError, match=sentence):

@@ -67,7 +67,7 @@ ALLOWED = {
     "compression": {"datasets", "errors", "facts", "subjects"},
     "resuming": {"store", "training"},
     "models": {
-        "budget", "cells", "compression", "datasets", "errors", "fingerprint", "networks", "resuming", "store",
+        "budget", "cells", "compression", "datasets", "errors", "facts", "fingerprint", "networks", "resuming", "store",
         "subjects", "threads", "trainers", "training",
     },
     "material": {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_prunerob import models
+from pytest_prunerob import models, networks
 from pytest_prunerob.cells import Cell
 from pytest_prunerob.compression import METHODS
 from pytest_prunerob.datasets import Splits, load
@@ -17,6 +17,7 @@ from pytest_prunerob.errors import CompressionError
 from pytest_prunerob.fingerprint import fingerprint
 from pytest_prunerob.models import Builder
 from pytest_prunerob.store import Store
+from pytest_prunerob.subjects import Model
 from pytest_prunerob.training import TUNED
 
 GRID = {"dataset": "digits", "network": "cnn", "training": "standard", "sparsity": "0.50", "seed": "0"}
@@ -100,3 +101,14 @@ def test_a_method_without_its_library_is_one_sentence(
         CompressionError, match=r"^compact needs torch-pruning: pip install 'pytest-prunerob\[structured\]'$"
     ):
         made.pruned(compact, made.untrained(compact))
+
+
+def test_what_was_stated_of_the_dense_model_does_not_hold_of_the_pruned_one(tmp_path: Path) -> None:
+    network = networks.build("cnn", inputs=(1, 8, 8), classes=10, seed=0)
+    dense = Model(network, mean=[0.5], accuracy="0.97", twin=nn.Flatten())
+    builder = Builder(Store(tmp_path), "cpu", False, lambda _: None, tmp_path)
+    pruned = builder.pruned(Cell("c", {"dataset": "digits", "method": "filter-l1", "sparsity": "0.50"}), dense)
+    assert isinstance(pruned, Model)
+    assert (pruned.accuracy, pruned.twin) == (None, None)
+    assert float(pruned.mean) == 0.5
+    assert (dense.accuracy is None, dense.twin is None) == (False, False)

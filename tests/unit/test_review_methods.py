@@ -113,6 +113,19 @@ def test_the_cubic_schedule_prunes_fast_at_first_and_reaches_its_target() -> Non
     assert shares == [0, Fraction("0.8") * (1 - Fraction(27, 64)), Fraction("0.7"), Fraction("0.8"), Fraction("0.8")]
 
 
+def test_a_step_without_finite_gradients_leaves_the_factors() -> None:
+    """Mixed precision skips such a step; its gradients must not decide what goes."""
+    factor = nn.Parameter(torch.ones(3))
+    selection = Selection({"filters": factor}, count=2, spare=True)
+    factor.grad = torch.tensor([1.0, 0.0, 0.0])
+    selection(nn.Identity(), 0.1)
+    before = factor.detach().clone()
+    factor.grad = torch.tensor([torch.inf, torch.nan, 0.0])
+    selection(nn.Identity(), 0.1)
+    assert torch.equal(factor.detach(), before)
+    assert bool(selection.momentum["filters"].isfinite().all())
+
+
 def test_soft_thresholds() -> None:
     values = torch.tensor([-1.0, -0.2, 0.0, 0.1, 0.5])
     torch.testing.assert_close(soft_threshold(values, 0.2), torch.tensor([-0.8, 0.0, 0.0, 0.0, 0.3]))

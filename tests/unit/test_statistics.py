@@ -24,8 +24,8 @@ from pytest_prunerob.statistics import (
     lower_quantile,
     mann_whitney_p,
     mcnemar_p,
-    mean_interval,
     median_interval,
+    next_interval,
     paired_lower_bound,
     tango_interval,
     tango_p,
@@ -235,12 +235,12 @@ def test_nothing_and_nan_have_no_number(ask: Callable[[], object]) -> None:
         ask()
 
 
-def test_the_interval_of_a_mean_by_t_tables() -> None:
-    mean, deviation, low, high = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0], 0.95)
+def test_the_interval_of_one_more_value_by_t_tables() -> None:
+    mean, deviation, low, high = next_interval([1.0, 2.0, 3.0, 4.0, 5.0], 0.95)
     assert (mean, deviation) == (3.0, pytest.approx(math.sqrt(2.5)))
-    assert (low, high) == pytest.approx((3 - 2.776445 * math.sqrt(0.5), 3 + 2.776445 * math.sqrt(0.5)), abs=1e-6)
+    assert (low, high) == pytest.approx((3 - 2.776445 * math.sqrt(3), 3 + 2.776445 * math.sqrt(3)), abs=1e-6)
     with pytest.raises(ClaimError, match="1 values have no standard deviation"):
-        mean_interval([1.0], 0.95)
+        next_interval([1.0], 0.95)
 
 
 def test_the_interval_of_a_median_by_tables_of_order_statistics() -> None:

@@ -156,6 +156,8 @@ def test_a_last_batch_of_one_sample_joins_the_one_before(few: Dataset) -> None:
         progress=False,
     )
     assert int(model[1].num_batches_tracked) == 2
+    free = replace(TRAININGS["free"], batch_size=16, replays=1)
+    fit(model, few.first(33), free, seed=0, device="cpu", epochs=1, progress=False)
 
 
 def test_a_loss_that_is_not_finite_stops_training(few: Dataset) -> None:
