@@ -34,7 +34,8 @@ from pytest_prunerob.training import TRAININGS, fit, recipe
 class Builder:
     """Builds reference models on ``device`` and keeps them in ``store``; ``report`` is told what is being done.
 
-    ``progress`` shows bars on the terminal; ``root`` is where relative paths start.
+    ``progress`` shows bars on the terminal; ``root`` is where relative paths start. ``compressed`` says by the id of a
+    cell what was measured on its compressed model: how many units are gone and how many were counted.
     """
 
     store: Store
@@ -43,6 +44,7 @@ class Builder:
     report: Callable[[str], None]
     root: Path
     budget: Budget = Budget()
+    compressed: dict[str, dict[str, Any]] = field(default_factory=dict)
     _splits: dict[str, Splits] = field(default_factory=dict)
 
     def splits(self, name: str) -> Splits:
@@ -149,12 +151,15 @@ class Builder:
                 generator = torch.Generator().manual_seed(cell.seed)
                 compressed = follows.finish(compressed, dense=dense, data=train, generator=generator, trainer=resumed)
             return compressed.model, {
-                "achieved": str(compressed.achieved),
                 "unit": compressed.unit,
+                "gone": sum(gone for gone, _ in compressed.layers.values()),
+                "total": sum(total for _, total in compressed.layers.values()),
                 "structure": compressed.structure.as_json() if compressed.structure is not None else None,
             }
 
         def network(facts: Mapping[str, Any]) -> nn.Module:
+            counted = {name: facts[name] for name in ("unit", "gone", "total")}
+            self.compressed[cell.id] = {**counted, "requested": float(cell.sparsity)}
             model = copy.deepcopy(dense)
             structure = facts.get("structure")
             if structure is None:

@@ -11,7 +11,7 @@ import pytest
 from pytest_prunerob.cells import Cell
 from pytest_prunerob.ledger import Cost
 from pytest_prunerob.plans import ThreatModel
-from pytest_prunerob.plugin.stash import EVALUATION, OPTIONS
+from pytest_prunerob.plugin.stash import COMPRESSED, EVALUATION, OPTIONS
 
 if TYPE_CHECKING:
     from pytest_prunerob.claims import Claim
@@ -30,6 +30,7 @@ def payload(item: pytest.Item, expected: str) -> dict[str, Any]:
         "test": getattr(item, "originalname", None) or item.name,
         "parameters": dict(found.parameters) if isinstance(found, Cell) else {},
         "samples": found.samples if isinstance(found, Cell) else None,
+        "compression": item.stash.get(COMPRESSED, None),
         "reported": None,
         "claims": [],
         "subjects": [],

@@ -8,6 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from pytest_prunerob.evaluation import TestEvaluation
     from pytest_prunerob.plugin.options import Options
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 RUNTIME: pytest.StashKey[Runtime] = pytest.StashKey()
 EVALUATION: pytest.StashKey[TestEvaluation] = pytest.StashKey()
+COMPRESSED: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 STDERR: pytest.StashKey[int] = pytest.StashKey()
 PROFILES: pytest.StashKey[bool] = pytest.StashKey()
 STARTED: pytest.StashKey[float] = pytest.StashKey()

@@ -36,3 +36,21 @@ def test_a_scheme_that_does_not_fit_stops_the_collection(
     assert run.ret == 2
     run.result.stdout.fnmatch_lines([sentence])
     assert "Traceback" not in run.all
+
+
+def test_what_compression_reached_stands_in_the_results(suite: Suite, pytester: pytest.Pytester) -> None:
+    """A local method leaves every layer a filter: two of three go where all are asked for."""
+    pytester.makeconftest(
+        "import pytest\nfrom torch import nn\n\n"
+        "@pytest.fixture\ndef dense_model():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten(), nn.Linear(3, 10)).eval()\n"
+    )
+    run = suite(
+        "@cells(dataset='digits', method='filter-local-magnitude', sparsity='0.99', samples=20)\n"
+        "def test_it(dense, pruned):\n"
+        "    assert pruned.sparsity('filters') >= 0.66\n"
+        "    assert dense.sparsity('filters') <= 0\n"
+    )
+    assert run.ret == 0
+    (cell,) = run.results["cells"]
+    assert cell["compression"] == {"unit": "filters", "requested": 0.99, "gone": 2, "total": 3}
