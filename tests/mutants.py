@@ -70,12 +70,6 @@ def _steps() -> None:
     _passing(auditing, "audit_steps", "steps")
 
 
-def _jumps() -> None:
-    from pytest_prunerob.adequacy import steps
-
-    steps.jump = lambda module, x, far: 0.0
-
-
 def _whole_set() -> None:
     from pytest_prunerob import auditing
 
@@ -126,7 +120,6 @@ MUTANTS: dict[str, tuple[Callable[[], None], str]] = {
     "unstable": (_stage("unstable", "unstable"), f"{STAGES} -k neighbours"),
     "whole-set": (_whole_set, "tests/unit/test_universal.py -k never_supports"),
     "steps": (_steps, f"{FAULTS}/test_29_straight_through.py"),
-    "steps, jumps": (_jumps, f"{UNIT}/test_jumps.py -k black_box"),
     "second-method": (_distances("second-method"), f"{FULL} -k second_method"),
     "doubled-steps": (_distances("doubled-steps"), f"{FULL} -k second_method"),
     "unbounded": (_full("unbounded", "unbounded"), f"{FULL} -k lead_nowhere"),
