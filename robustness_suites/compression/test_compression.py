@@ -38,8 +38,8 @@ FILTERS = [
     "single-filter",
 ]
 NNCF = ["nncf-geometric-median", "nncf-l1", "nncf-l2"]  # the first convolution is exempt
-SCALED = ["network-slimming", "sss-filters", "sss-layers"]  # they train once more; one block of this network can go
-LAYERS = ["layers-expected-abs", "layers-hrank", "layers-kl", "layers-l1", "layers-pls", "single-layer"]
+SCALED = ["network-slimming", "sss-filters"]  # by the scales of batch normalisation
+LAYERS = ["layers-expected-abs", "layers-hrank", "layers-kl", "layers-l1", "layers-pls", "single-layer", "sss-layers"]
 BOTH = ["both-expected-abs", "both-hrank", "both-kl", "both-l1", "both-pls"]
 OTHERS = ["activation-pruning", "compact"]
 AFTER = [
