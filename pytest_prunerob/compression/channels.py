@@ -138,7 +138,7 @@ def _dependencies(model: nn.Module, inputs: tuple[int, int, int]) -> Any:
         try:
             # In a tuple: a bare tensor would first be tried sample by sample, without the batch axis.
             return torch_pruning.DependencyGraph().build_dependency(model, (sample,), verbose=False)
-        except Exception as error:
+        except Exception as error:  # it runs the network's own code, which may raise anything
             raise _cannot(model, f"{type(error).__name__}: {error}") from error
 
 
@@ -175,7 +175,7 @@ def _check_output(model: nn.Module, narrow: nn.Module, inputs: tuple[int, int, i
         whole = copy.deepcopy(model).eval()(sample) if training else model(sample)
         try:
             shape = narrow(sample).shape
-        except Exception as error:
+        except Exception as error:  # it runs the network's own code, which may raise anything
             raise _cannot(model, f"{type(error).__name__}: {error}") from error
     if shape != whole.shape:
         raise _cannot(model, f"its output would have the shape {tuple(shape)} instead of {tuple(whole.shape)}")

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pytest_prunerob.compression.choice import weakest
-from pytest_prunerob.compression.masks import Masks, apply
+from pytest_prunerob.compression.iterative import settle
+from pytest_prunerob.compression.masks import Masks
 from pytest_prunerob.compression.method import CompressedModel, Method, Trainer
 from pytest_prunerob.compression.units import masks_of, removed, weights_of
 from pytest_prunerob.datasets import Dataset
@@ -137,10 +138,7 @@ def compress(
     for layer in layers.values():
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     masks = masks_of(operated, "weights", kept)
-    apply(operated, masks)
-    trainer.fine_tune(operated, masks)
-    apply(operated, masks)
-    operated.eval()
+    settle(operated, masks, trainer)
     return CompressedModel(operated, masks, "weights", amount, removed(operated, "weights", names), (amount,))
 
 

@@ -66,5 +66,13 @@ def prune(
     return CompressedModel(pruned, masks, unit, requested, removed(pruned, unit, names), tuple(steps))
 
 
+def settle(model: nn.Module, masks: Masks, trainer: Trainer) -> None:
+    """Prune ``model`` by ``masks`` in place and fine-tune what is left; what is pruned is zero afterwards."""
+    apply(model, masks)
+    trainer.fine_tune(model, masks)
+    apply(model, masks)
+    model.eval()
+
+
 def _chosen(weights: Mapping[str, Tensor], only: Collection[str] | None) -> dict[str, Tensor]:
     return {name: weight for name, weight in weights.items() if only is None or name in only}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_prunerob.compression.choice import weakest
-from pytest_prunerob.compression.masks import Masks, apply
+from pytest_prunerob.compression.iterative import settle
+from pytest_prunerob.compression.masks import Masks
 from pytest_prunerob.compression.method import CompressedModel, Method, Trainer
 from pytest_prunerob.compression.units import following_norms, masks_of, removed
 from pytest_prunerob.datasets import Dataset
@@ -61,10 +62,8 @@ def compress(
     whole = {name: torch.ones(score.shape, dtype=torch.bool) for name, score in scores.items()}
     kept = weakest(scores, amount, scope="global", kept=whole, method=METHOD.name, unit="filters")
     masks = masks_of(slim, "filters", kept)
-    apply(slim, masks)
-    trainer.fine_tune(slim, masks)
-    apply(slim, masks)
-    return CompressedModel(slim.eval(), masks, "filters", amount, removed(slim, "filters", scores), (amount,))
+    settle(slim, masks, trainer)
+    return CompressedModel(slim, masks, "filters", amount, removed(slim, "filters", scores), (amount,))
 
 
 METHOD = Method(

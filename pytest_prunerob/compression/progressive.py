@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pytest_prunerob.compression.choice import weakest
+from pytest_prunerob.compression.iterative import settle
 from pytest_prunerob.compression.masks import Masks, apply
 from pytest_prunerob.compression.method import CompressedModel, Method, Trainer
 from pytest_prunerob.compression.units import kept_units, magnitude, masks_of, removed, weights_of
@@ -65,10 +66,7 @@ def compress(
 
     trainer.train(pruned, Masks({}), after_step=after_step)
     choose(amount)
-    apply(pruned, masks)
-    trainer.fine_tune(pruned, masks)
-    apply(pruned, masks)
-    pruned.eval()
+    settle(pruned, masks, trainer)
     return CompressedModel(pruned, masks, "weights", amount, removed(pruned, "weights", names), (amount,))
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pytest_prunerob.compression.choice import weakest
-from pytest_prunerob.compression.masks import Masks, apply
+from pytest_prunerob.compression.iterative import settle
+from pytest_prunerob.compression.masks import Masks
 from pytest_prunerob.compression.method import CompressedModel, Method, Trainer
 from pytest_prunerob.compression.residual_blocks import Block, blocks, masks_without, removed_blocks
 from pytest_prunerob.compression.units import following_norms, masks_of, removed, weights_of
@@ -143,10 +144,7 @@ def compress(
         _fold(chosen.get_submodule(layer))
     gone = [block for block in found if not bool(kept[block.name].all())]
     masks = masks_without(chosen, gone) if structures == "layers" else masks_of(chosen, "filters", kept)
-    apply(chosen, masks)
-    trainer.fine_tune(chosen, masks)
-    apply(chosen, masks)
-    chosen.eval()
+    settle(chosen, masks, trainer)
     if structures == "layers":
         measured = {block: (int(zero), 1) for block, zero in removed_blocks(chosen).items()}
     else:

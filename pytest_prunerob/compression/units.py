@@ -125,7 +125,7 @@ def traced(model: nn.Module, why: str) -> fx.Graph:
     """The graph of ``model``; ``why`` begins the sentence of the ``CompressionError`` if torch.fx cannot trace it."""
     try:
         return fx.Tracer().trace(model)
-    except Exception as error:
+    except Exception as error:  # tracing runs the network's own code, which may raise anything
         raise CompressionError(
             f"{why}, and {type(model).__name__} cannot be traced by torch.fx ({type(error).__name__}); "
             "allowed here are methods that prune single weights, such as global-magnitude"
