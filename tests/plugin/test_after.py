@@ -54,3 +54,20 @@ def test_what_compression_reached_stands_in_the_results(suite: Suite, pytester: 
     assert run.ret == 0
     (cell,) = run.results["cells"]
     assert cell["compression"] == {"unit": "filters", "requested": 0.99, "gone": 2, "total": 3}
+
+
+def test_another_method_does_not_inherit_the_iterations_of_the_cell(suite: Suite, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        "import pytest\nfrom pytest_prunerob.models import Builder\nfrom torch import nn\n\n"
+        "@pytest.fixture(autouse=True)\ndef no_training(monkeypatch):\n"
+        "    small = nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten(), nn.Linear(3, 10)).eval()\n"
+        "    monkeypatch.setattr(Builder, 'dense', lambda self, cell: small)\n"
+        "    monkeypatch.setattr(Builder, 'pruned', lambda _, cell, dense: small if cell.iterations is None else 1)\n"
+    )
+    run = suite(
+        "@cells(dataset='digits', network='cnn', training='standard', method='nncf-l1', sparsity='0.5', iterations=2,\n"
+        "       samples=20)\n"
+        "def test_it(build_model):\n"
+        "    assert build_model(method='global-magnitude').sparsity() <= 0\n"
+    )
+    assert run.ret == 0

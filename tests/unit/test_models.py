@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -112,3 +113,19 @@ def test_what_was_stated_of_the_dense_model_does_not_hold_of_the_pruned_one(tmp_
     assert (pruned.accuracy, pruned.twin) == (None, None)
     assert float(pruned.mean) == 0.5
     assert (dense.accuracy is None, dense.twin is None) == (False, False)
+
+
+def test_the_key_of_a_compressed_model_covers_everything_that_decides_what_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    covered: list[set[str]] = []
+
+    def sources(*modules: ModuleType) -> dict[str, str]:
+        covered.append({module.__name__.removeprefix("pytest_prunerob.") for module in modules})
+        return {}
+
+    monkeypatch.setattr(models, "sources", sources)
+    dense = networks.build("cnn", inputs=(1, 8, 8), classes=10, seed=0)
+    builder = Builder(Store(tmp_path), "cpu", False, lambda _: None, tmp_path)
+    builder.pruned(Cell("c", {"dataset": "digits", "method": "filter-l1", "sparsity": "0.50"}), dense)
+    assert covered == [{"compression", "training", "trainers", "facts", "datasets"}]
